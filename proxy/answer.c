@@ -1,0 +1,113 @@
+#include "proxy/answer.h"
+#include "base/strbuf.h"
+#include "proxy/exchange.h"
+#include "proxy/judge.h"
+#include "proxy/relay.h"
+#include "proxy/snapshot.h"
+#include "proxy/transfer.h"
+
+#define DISCARD_BODY_MAX 65536 /* a refused body up to this size keeps the connection */
+
+/* ---- Our own answers ---- */
+
+void answer_send(struct exchange *ex, const struct reply *r)
+{
+    struct reply mine = *r;
+    bool small = ex->rq != RQ_NONE && ex->rq != RQ_DONE &&
+                 ex->request_body.framing == FRAMING_LENGTH &&
+                 ex->request_body.left <= DISCARD_BODY_MAX && !ex->expect_continue;
+    if (ex->rq != RQ_NONE && ex->rq != RQ_DONE && !small)
+        ex->close_after = true;
+    if (small)
+        ex->rq = RQ_DISCARD;
+    if (ex->client_close)
+        ex->close_after = true;
+    mine.close = ex->close_after && !ex->client_http10;
+    mine.no_body = ex->is_head;
+    ex->status = (unsigned)mine.status;
+    ex->error = mine.error;
+    ex->detail = mine.detail;
+
+    struct strbuf text = STRBUF_INIT;
+    reply_write(&mine, &text);
+    conn_enqueue_bytes(&ex->down->c, strbuf_str(&text), text.len);
+    strbuf_free(&text);
+    exchange_enter(ex, EX_REPLY);
+    answer_run(ex);
+}
+
+void answer_error(struct exchange *ex, int status, enum proxy_error error, const char *detail)
+{
+    answer_send(ex,
+                &(struct reply){
+                    .status = status, .error = error, .detail = detail, .retry_after_ms = OFF });
+}
+
+void answer_fail(struct exchange *ex, int status, enum proxy_error error, const char *detail)
+{
+    upstream_cancel(&ex->job);
+    exchange_drop_upstream(ex);
+    exchange_forget_head(ex);
+    if (!ex->head_sent) {
+        answer_error(ex, status, error, detail);
+        return;
+    }
+    ex->error = error;
+    ex->detail = detail;
+    ex->rs = RS_CUT;
+    ex->close_after = true;
+    if (ex->state == EX_AWAIT) /* only interim heads have been passed on */
+        exchange_enter(ex, EX_RELAY);
+    transfer_response(ex);
+}
+
+enum request_result answer_result(const struct exchange *ex)
+{
+    switch (ex->verdict) {
+    case GATE_DENY_OPEN:
+    case GATE_DENY_UNKNOWN:
+        return RESULT_REJECTED;
+    case GATE_DENY_HALF_OPEN:
+        return RESULT_THROTTLED;
+    case GATE_ALLOW:
+    case GATE_ALLOW_FAIL_OPEN:
+        break;
+    }
+    return RESULT_FAILED;
+}
+
+void answer_run(struct exchange *ex)
+{
+    struct downstream *d = ex->down;
+    enum io_result io = conn_flush(&d->c);
+    if (io == IO_ERROR) {
+        ex->client_gone = true;
+        exchange_finish(ex, answer_result(ex));
+        return;
+    }
+    if (ex->rq == RQ_DISCARD) {
+        struct relay r = { .from = &d->c, .body = &ex->request_body, .budget = SIZE_MAX };
+        switch (relay_body(&r)) {
+        case RELAY_DONE:
+            ex->rq = RQ_DONE;
+            break;
+        case RELAY_WAIT_SOURCE:
+        case RELAY_WAIT_SINK:
+        case RELAY_YIELD:
+            if (!ex->connect_deadline_ms || ex->connect_deadline_ms == OFF)
+                ex->connect_deadline_ms = worker_now_ms(ex->w) + LINGER_MS;
+            exchange_rearm(ex);
+            return;
+        case RELAY_SOURCE_EOF:
+        case RELAY_SOURCE_ERROR:
+        case RELAY_SINK_ERROR:
+        case RELAY_MALFORMED:
+            ex->close_after = true;
+            break;
+        }
+    }
+    if (io == IO_OK)
+        exchange_finish(ex, answer_result(ex));
+    else
+        exchange_rearm(ex);
+}

@@ -1,0 +1,157 @@
+#include "proxy/authority.h"
+#include "base/base.h"
+#include <arpa/inet.h>
+#include <stdio.h>
+
+const char *target_error_text(enum target_error e)
+{
+    switch (e) {
+    case TARGET_OK:
+        return "ok";
+    case TARGET_NOT_ABSOLUTE:
+        return "this is a proxy: the request target must be an absolute http:// URL";
+    case TARGET_HTTPS:
+        return "https is not fetched in clear text: use CONNECT";
+    case TARGET_BAD_SCHEME:
+        return "only http:// URLs are served";
+    case TARGET_USERINFO:
+        return "a user name in the URL is not accepted";
+    case TARGET_BAD_HOST:
+        return "malformed host in the request target";
+    case TARGET_BAD_PORT:
+        return "malformed port in the request target";
+    case TARGET_FRAGMENT:
+        return "a fragment does not belong into a request target";
+    }
+    return "?";
+}
+
+static enum target_error parse_port(struct authority *out, struct slice digits)
+{
+    unsigned port = 0;
+    if (digits.len == 0 || digits.len > 5)
+        return TARGET_BAD_PORT;
+    for (size_t i = 0; i < digits.len; i++) {
+        if (digits.p[i] < '0' || digits.p[i] > '9')
+            return TARGET_BAD_PORT;
+        port = port * 10 + (unsigned)(digits.p[i] - '0');
+    }
+    if (port < 1 || port > 65535)
+        return TARGET_BAD_PORT;
+    out->port = (uint16_t)port;
+    out->has_port = true;
+    return TARGET_OK;
+}
+
+/* reg-name without what no resolver knows: letters, digits, - . _ ~ and what else hosts
+ * files hold; never a delimiter of the URL. */
+static bool host_char(char c)
+{
+    return (c >= 'a' && c <= 'z') || (c >= '0' && c <= '9') || c == '-' || c == '.' || c == '_' ||
+           c == '~';
+}
+
+static enum target_error set_name(struct authority *out, struct slice name)
+{
+    if (name.len > 1 && name.p[name.len - 1] == '.')
+        name.len--;
+    if (name.len == 0 || name.len > HOST_MAX)
+        return TARGET_BAD_HOST;
+    for (size_t i = 0; i < name.len; i++) {
+        char c = name.p[i];
+        if (c >= 'A' && c <= 'Z')
+            c = (char)(c - 'A' + 'a');
+        if (!host_char(c) || (c == '.' && (i == 0 || out->host[i - 1] == '.')))
+            return TARGET_BAD_HOST;
+        out->host[i] = c;
+    }
+    out->host[name.len] = '\0';
+    out->host_len = name.len;
+    return TARGET_OK;
+}
+
+static enum target_error set_ipv6(struct authority *out, struct slice text)
+{
+    char buf[INET6_ADDRSTRLEN];
+    struct in6_addr addr;
+    if (text.len >= sizeof(buf))
+        return TARGET_BAD_HOST;
+    memcpy(buf, text.p, text.len);
+    buf[text.len] = '\0';
+    if (inet_pton(AF_INET6, buf, &addr) != 1)
+        return TARGET_BAD_HOST;
+    /* One spelling of each address: it is a key. */
+    inet_ntop(AF_INET6, &addr, out->host, sizeof(out->host));
+    out->host_len = strlen(out->host);
+    out->is_ipv6 = true;
+    return TARGET_OK;
+}
+
+enum target_error authority_parse(struct authority *out, struct slice s, uint16_t default_port)
+{
+    memset(out, 0, offsetof(struct authority, raw));
+    out->raw = s;
+    out->port = default_port;
+    if (memchr(s.p, '@', s.len))
+        return TARGET_USERINFO;
+    struct slice rest;
+    enum target_error err;
+    if (s.len > 0 && s.p[0] == '[') {
+        const char *close = memchr(s.p, ']', s.len);
+        if (!close)
+            return TARGET_BAD_HOST;
+        err = set_ipv6(out, (struct slice){ s.p + 1, (size_t)(close - s.p - 1) });
+        rest = (struct slice){ close + 1, s.len - (size_t)(close + 1 - s.p) };
+    } else {
+        const char *colon = memchr(s.p, ':', s.len);
+        size_t n = colon ? (size_t)(colon - s.p) : s.len;
+        err = set_name(out, (struct slice){ s.p, n });
+        rest = (struct slice){ s.p + n, s.len - n };
+    }
+    if (err)
+        return err;
+    if (rest.len == 0)
+        return default_port ? TARGET_OK : TARGET_BAD_PORT;
+    if (rest.p[0] != ':')
+        return TARGET_BAD_HOST;
+    return parse_port(out, (struct slice){ rest.p + 1, rest.len - 1 });
+}
+
+static bool has_scheme(struct slice target, struct slice scheme)
+{
+    return target.len >= scheme.len &&
+           slice_eq_nocase((struct slice){ target.p, scheme.len }, scheme);
+}
+
+enum target_error target_parse_absolute(struct authority *out, struct slice *path,
+                                        struct slice target)
+{
+    static const struct slice http = SLICE("http://");
+    if (!has_scheme(target, http)) {
+        if (has_scheme(target, SLICE("https://")))
+            return TARGET_HTTPS;
+        return memmem(target.p, target.len, "://", 3) && target.p[0] != '/' ? TARGET_BAD_SCHEME
+                                                                            : TARGET_NOT_ABSOLUTE;
+    }
+    struct slice rest = { target.p + http.len, target.len - http.len };
+    size_t n = 0;
+    while (n < rest.len && rest.p[n] != '/' && rest.p[n] != '?' && rest.p[n] != '#')
+        n++;
+    *path = (struct slice){ rest.p + n, rest.len - n };
+    if (memchr(path->p, '#', path->len))
+        return TARGET_FRAGMENT;
+    return authority_parse(out, (struct slice){ rest.p, n }, 80);
+}
+
+size_t authority_label(const struct authority *a, char *out, size_t size)
+{
+    if (a->port == 80 || a->port == 443)
+        return (size_t)snprintf(out, size, a->is_ipv6 ? "[%s]" : "%s", a->host);
+    return authority_key(a, out, size);
+}
+
+size_t authority_key(const struct authority *a, char *out, size_t size)
+{
+    return (size_t)snprintf(out, size, a->is_ipv6 ? "[%s]:%u" : "%s:%u", a->host,
+                            (unsigned)a->port);
+}

@@ -1,0 +1,58 @@
+/*
+ * downstream.h - a client connection: reads heads, one exchange at a time.
+ *
+ * Pipelined requests wait in the input block until the one before them is answered.
+ * After an answer that leaves a request body unread, the connection lingers: it says
+ * that no more will come, throws away what still arrives, within bounds, and closes, so
+ * that the answer is not lost to a reset (RFC 9112 9.6).
+ */
+#ifndef PROXY_DOWNSTREAM_H
+#define PROXY_DOWNSTREAM_H
+#include "proxy/authority.h"
+#include "proxy/conn.h"
+#include "proxy/dns.h"
+#include "proxy/metrics.h"
+#include <stdbool.h>
+#include <stdint.h>
+
+struct exchange;
+struct upstream;
+
+#define LINGER_MS    5000
+#define LINGER_BYTES (1024 * 1024)
+
+/* Why a connection gets one error answer instead of service. */
+enum turned_away {
+    TURNED_AWAY_NO,
+    TURNED_AWAY_LIMIT,
+    TURNED_AWAY_CLIENT_LIMIT,
+    TURNED_AWAY_ADDRESS
+};
+
+struct downstream {
+    struct conn c;
+    struct list link;        /* in worker->downstreams */
+    struct exchange *ex;     /* NULL: between requests */
+    struct authority *inner; /* owned; inside a CONNECT that carries plain HTTP: its target */
+    struct upstream *parked; /* NTLM or Negotiate: ours alone */
+    struct address client;
+    size_t scanned; /* of the head in c.in */
+    size_t linger_left;
+    uint32_t client_slot; /* of connections_per_client's table; 0: not counted */
+    uint8_t empty_lines;  /* before the request line */
+    uint8_t turned_away;  /* enum turned_away */
+    bool lingering;
+    bool inner_covered; /* the next inner request goes by the verdict on its CONNECT */
+    bool head_timed;    /* the deadline is the head's */
+};
+
+/* Takes over an accepted socket. */
+void downstream_new(struct worker *w, int fd, const struct address *client,
+                    enum turned_away turned_away, uint32_t client_slot);
+void downstream_close(struct downstream *d);
+/* What remains to be written is cut short on purpose: the peer must notice. */
+void downstream_reset(struct downstream *d);
+/* The exchange is over.  keep: serve the next request. linger: the peer may still be sending. */
+void downstream_exchange_done(struct downstream *d, bool keep, bool linger);
+
+#endif

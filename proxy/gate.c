@@ -1,0 +1,75 @@
+#include "proxy/gate.h"
+
+const char *gate_verdict_name(enum gate_verdict v)
+{
+    switch (v) {
+    case GATE_ALLOW:
+        return "allow";
+    case GATE_ALLOW_FAIL_OPEN:
+        return "allow_fail_open";
+    case GATE_DENY_OPEN:
+        return "deny_open";
+    case GATE_DENY_HALF_OPEN:
+        return "deny_half_open";
+    case GATE_DENY_UNKNOWN:
+        return "deny_unknown";
+    }
+    return "?";
+}
+
+static struct gate_result not_known(const struct gate_input *in, struct gate_result r, unsigned i)
+{
+    r.verdict = in->fail_closed ? GATE_DENY_UNKNOWN : GATE_ALLOW_FAIL_OPEN;
+    r.breaker = i;
+    r.all_closed = false;
+    return r;
+}
+
+struct gate_result gate_check(const struct gate_input *in)
+{
+    struct gate_result r = { .verdict = GATE_ALLOW, .all_closed = true };
+    if (in->count == 0 || in->flags & STATE_BYPASS)
+        return r;
+    if (in->flags & STATE_STALE)
+        return not_known(in, r, 0);
+
+    uint64_t lowest = BREAKER_RATE_ONE;
+    unsigned lowest_at = 0, unknown_at = 0;
+    bool unknown = false;
+    for (unsigned i = 0; i < in->count; i++) {
+        struct breaker_view v = breaker_unpack(in->words[i]);
+        if (v.state != BREAKER_CLOSED)
+            r.all_closed = false;
+        switch (v.state) {
+        case BREAKER_OPEN:
+            r.verdict = GATE_DENY_OPEN;
+            r.breaker = i;
+            return r;
+        case BREAKER_HALF_OPEN:
+            r.half_open = true;
+            r.null_rate |= v.rate_null;
+            if (v.rate < lowest) {
+                lowest = v.rate;
+                lowest_at = i;
+            }
+            break;
+        case BREAKER_UNKNOWN:
+            if (!unknown)
+                unknown_at = i;
+            unknown = true;
+            break;
+        case BREAKER_CLOSED:
+            break;
+        }
+    }
+    if (r.half_open && in->draw >= lowest) {
+        r.verdict = GATE_DENY_HALF_OPEN;
+        r.breaker = lowest_at;
+        return r;
+    }
+    if (unknown && !(in->flags & STATE_SYNCED))
+        return not_known(in, r, unknown_at);
+    r.unknown_name = unknown;
+    r.breaker = r.half_open ? lowest_at : 0;
+    return r;
+}

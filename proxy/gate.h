@@ -1,0 +1,42 @@
+/*
+ * gate.h - may this request go? (pure)
+ *
+ * PROTOCOL section 5: any open breaker refuses; else one draw against the lowest
+ * allow_rate of the half-open ones.  A name that the server does not have is allowed;
+ * state that is not known, or stale, follows fail_mode.  We never derive state.
+ */
+#ifndef PROXY_GATE_H
+#define PROXY_GATE_H
+#include "sync/breakers.h"
+#include <stdbool.h>
+#include <stdint.h>
+
+enum gate_verdict {
+    GATE_ALLOW,
+    GATE_ALLOW_FAIL_OPEN, /* state not known: fail_mode open */
+    GATE_DENY_OPEN,
+    GATE_DENY_HALF_OPEN, /* throttled by the draw */
+    GATE_DENY_UNKNOWN,   /* state not known: fail_mode closed */
+};
+const char *gate_verdict_name(enum gate_verdict v);
+
+struct gate_input {
+    const uint64_t *words; /* server words, one per breaker of the route */
+    unsigned count;
+    unsigned flags; /* breakers_flags() */
+    bool fail_closed;
+    uint32_t draw; /* uniform over 32 bits; one per request */
+};
+
+struct gate_result {
+    enum gate_verdict verdict;
+    unsigned breaker;  /* index of the one that decided; 0 if none did */
+    bool half_open;    /* a breaker of the route is half-open */
+    bool all_closed;   /* every breaker known and closed */
+    bool unknown_name; /* synced, and the server lacks one of the names */
+    bool null_rate;    /* half-open without a rate: a fault of the server's */
+};
+
+struct gate_result gate_check(const struct gate_input *in);
+
+#endif

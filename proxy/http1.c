@@ -1,0 +1,787 @@
+#include "proxy/http1.h"
+#include "base/base.h"
+#include <http_parser.h>
+#include <stdlib.h>
+#include <string.h>
+
+const char *http1_error_text(enum http1_error e)
+{
+    switch (e) {
+    case HTTP1_OK:
+        return "ok";
+    case HTTP1_BAD_REQUEST_LINE:
+        return "malformed request line";
+    case HTTP1_BAD_VERSION:
+        return "unsupported HTTP version";
+    case HTTP1_URI_TOO_LONG:
+        return "request target too long";
+    case HTTP1_BAD_LINE_END:
+        return "bare CR or LF in the message head";
+    case HTTP1_BAD_FIELD:
+        return "malformed header field";
+    case HTTP1_HEAD_TOO_LARGE:
+        return "message head too large";
+    case HTTP1_TOO_MANY_FIELDS:
+        return "too many header fields";
+    case HTTP1_BAD_LENGTH:
+        return "invalid or conflicting Content-Length";
+    case HTTP1_BAD_CODING:
+        return "invalid Transfer-Encoding";
+    case HTTP1_UNKNOWN_CODING:
+        return "unknown transfer coding";
+    case HTTP1_BAD_HOST:
+        return "missing, repeated or invalid Host";
+    case HTTP1_BAD_STATUS_LINE:
+        return "malformed status line";
+    case HTTP1_BAD_CHUNK:
+        return "malformed chunked body";
+    }
+    return "?";
+}
+
+int http1_error_status(enum http1_error e)
+{
+    switch (e) {
+    case HTTP1_BAD_VERSION:
+        return 505;
+    case HTTP1_URI_TOO_LONG:
+        return 414;
+    case HTTP1_HEAD_TOO_LARGE:
+    case HTTP1_TOO_MANY_FIELDS:
+        return 431;
+    case HTTP1_UNKNOWN_CODING:
+        return 501;
+    case HTTP1_OK:
+    case HTTP1_BAD_REQUEST_LINE:
+    case HTTP1_BAD_LINE_END:
+    case HTTP1_BAD_FIELD:
+    case HTTP1_BAD_LENGTH:
+    case HTTP1_BAD_CODING:
+    case HTTP1_BAD_HOST:
+    case HTTP1_BAD_STATUS_LINE:
+    case HTTP1_BAD_CHUNK:
+        break;
+    }
+    return 400;
+}
+
+/* ---- Lexical helpers ---- */
+
+/* RFC 9110 5.6.2 */
+static const bool token_char[256] = {
+    ['!'] = 1, ['#'] = 1, ['$'] = 1, ['%'] = 1,         ['&'] = 1,         ['\''] = 1,
+    ['*'] = 1, ['+'] = 1, ['-'] = 1, ['.'] = 1,         ['^'] = 1,         ['_'] = 1,
+    ['`'] = 1, ['|'] = 1, ['~'] = 1, ['0' ... '9'] = 1, ['A' ... 'Z'] = 1, ['a' ... 'z'] = 1,
+};
+
+bool http1_is_token(struct slice s)
+{
+    for (size_t i = 0; i < s.len; i++)
+        if (!token_char[(unsigned char)s.p[i]])
+            return false;
+    return s.len > 0;
+}
+
+static struct slice trim(struct slice s)
+{
+    while (s.len > 0 && (s.p[0] == ' ' || s.p[0] == '\t'))
+        s.p++, s.len--;
+    while (s.len > 0 && (s.p[s.len - 1] == ' ' || s.p[s.len - 1] == '\t'))
+        s.len--;
+    return s;
+}
+
+bool http1_next_item(struct slice *rest, struct slice *item)
+{
+    while (rest->len > 0) {
+        const char *comma = memchr(rest->p, ',', rest->len);
+        size_t n = comma ? (size_t)(comma - rest->p) : rest->len;
+        *item = trim((struct slice){ rest->p, n });
+        size_t skip = comma ? n + 1 : n;
+        rest->p += skip;
+        rest->len -= skip;
+        if (item->len > 0)
+            return true;
+    }
+    return false;
+}
+
+bool http1_list_has(struct slice list, struct slice token)
+{
+    struct slice item;
+    while (http1_next_item(&list, &item))
+        if (slice_eq_nocase(item, token))
+            return true;
+    return false;
+}
+
+bool http1_method_idempotent(struct slice m)
+{
+    static const struct slice methods[] = { SLICE("GET"),   SLICE("HEAD"), SLICE("OPTIONS"),
+                                            SLICE("TRACE"), SLICE("PUT"),  SLICE("DELETE") };
+    for (size_t i = 0; i < ARRAY_LEN(methods); i++)
+        if (slice_eq(m, methods[i]))
+            return true;
+    return false;
+}
+
+static enum http1_field_id field_id(struct slice name)
+{
+    static const struct {
+        struct slice name;
+        enum http1_field_id id;
+    } known[] = {
+        { SLICE("te"), FIELD_TE },
+        { SLICE("via"), FIELD_VIA },
+        { SLICE("host"), FIELD_HOST },
+        { SLICE("expect"), FIELD_EXPECT },
+        { SLICE("upgrade"), FIELD_UPGRADE },
+        { SLICE("trailer"), FIELD_TRAILER },
+        { SLICE("connection"), FIELD_CONNECTION },
+        { SLICE("keep-alive"), FIELD_KEEP_ALIVE },
+        { SLICE("content-type"), FIELD_CONTENT_TYPE },
+        { SLICE("max-forwards"), FIELD_MAX_FORWARDS },
+        { SLICE("authorization"), FIELD_AUTHORIZATION },
+        { SLICE("content-length"), FIELD_CONTENT_LENGTH },
+        { SLICE("www-authenticate"), FIELD_WWW_AUTHENTICATE },
+        { SLICE("proxy-connection"), FIELD_PROXY_CONNECTION },
+        { SLICE("transfer-encoding"), FIELD_TRANSFER_ENCODING },
+        { SLICE("proxy-authorization"), FIELD_PROXY_AUTHORIZATION },
+    };
+    for (size_t i = 0; i < ARRAY_LEN(known) && known[i].name.len <= name.len; i++)
+        if (slice_eq_nocase(name, known[i].name))
+            return known[i].id;
+    return FIELD_OTHER;
+}
+
+int http1_find_end(const char *data, size_t len, size_t *scanned, size_t *end)
+{
+    size_t at = *scanned;
+    while (at < len) {
+        const char *lf = memchr(data + at, '\n', len - at);
+        if (!lf)
+            break;
+        size_t i = (size_t)(lf - data);
+        if (i == 0 || data[i - 1] != '\r')
+            return -1;
+        *scanned = at = i + 1;
+        /* CRLF right behind a CRLF, or at the very start: an empty line. */
+        if (i == 1 || data[i - 2] == '\n') {
+            *end = i + 1;
+            return 1;
+        }
+    }
+    return 0;
+}
+
+/* ---- Fields, by http-parser ---- */
+
+struct field_reader {
+    struct http1_head *head;
+    size_t max_fields;
+    const char *end; /* of the head */
+    enum http1_error error;
+    bool value_seen; /* of the newest field: a second one is a folded line */
+};
+
+static int on_field(http_parser *parser, const char *at, size_t len)
+{
+    struct field_reader *r = parser->data;
+    struct http1_head *h = r->head;
+    struct slice name = { at, len };
+    /* http-parser lets white space stand before the colon, and a bare LF end lines. */
+    if (at[len] != ':' || at[-1] != '\n' || at[-2] != '\r' || !http1_is_token(name)) {
+        r->error = HTTP1_BAD_FIELD;
+        return -1;
+    }
+    if (h->field_count >= r->max_fields) {
+        r->error = HTTP1_TOO_MANY_FIELDS;
+        return -1;
+    }
+    h->fields[h->field_count++] = (struct http1_field){ .name = name, .id = field_id(name) };
+    r->value_seen = false;
+    return 0;
+}
+
+static int on_value(http_parser *parser, const char *at, size_t len)
+{
+    struct field_reader *r = parser->data;
+    if (r->head->field_count == 0 || r->value_seen) {
+        r->error = HTTP1_BAD_FIELD; /* obs-fold (RFC 9112 5.2) */
+        return -1;
+    }
+    r->value_seen = true;
+    struct http1_field *f = &r->head->fields[r->head->field_count - 1];
+    /* The line is found from its name: for an empty value http-parser points behind it, and a
+     * value that begins behind the line's end was folded. */
+    const char *value = f->name.p + f->name.len + 1;
+    const char *cr = memchr(value, '\r', (size_t)(r->end - value));
+    if (!cr || cr[1] != '\n') {
+        r->error = HTTP1_BAD_LINE_END;
+        return -1;
+    }
+    if (len > 0 && at > cr) {
+        r->error = HTTP1_BAD_FIELD;
+        return -1;
+    }
+    f->value = trim((struct slice){ value, (size_t)(cr - value) });
+    f->line = (struct slice){ f->name.p, (size_t)(cr + 2 - f->name.p) };
+    return 0;
+}
+
+/* Whatever http-parser makes of the framing, we decide it ourselves. */
+static int on_complete(http_parser *parser)
+{
+    (void)parser;
+    return 1;
+}
+
+static const http_parser_settings field_settings = {
+    .on_header_field = on_field,
+    .on_header_value = on_value,
+    .on_headers_complete = on_complete,
+};
+
+/* Feeds the field lines behind a start line of our own making, so that any method, and any
+ * status line that we took, may stand there. */
+static enum http1_error read_fields(struct http1_head *h, const char *fields, const char *end,
+                                    size_t max_fields, bool request)
+{
+    struct field_reader r = { .head = h, .max_fields = max_fields, .end = end };
+    http_parser parser;
+    http_parser_init(&parser, request ? HTTP_REQUEST : HTTP_RESPONSE);
+    parser.data = &r;
+    /* Both lengths and chunked: decided below, by the direction of the message. */
+    parser.allow_chunked_length = 1;
+    static const char request_line[] = "POST / HTTP/1.1\r\n";
+    static const char status_line[] = "HTTP/1.1 200 OK\r\n";
+    const char *start = request ? request_line : status_line;
+    size_t start_len = request ? sizeof(request_line) - 1 : sizeof(status_line) - 1;
+    http_parser_execute(&parser, &field_settings, start, start_len);
+
+    h->field_count = 0;
+    size_t len = (size_t)(end - fields);
+    size_t used = http_parser_execute(&parser, &field_settings, fields, len);
+    if (r.error)
+        return r.error;
+    enum http_errno err = HTTP_PARSER_ERRNO(&parser);
+    if (err == HPE_INVALID_CONTENT_LENGTH || err == HPE_UNEXPECTED_CONTENT_LENGTH)
+        return HTTP1_BAD_LENGTH;
+    if (err == HPE_INVALID_TRANSFER_ENCODING)
+        return HTTP1_BAD_CODING;
+    if (err != HPE_OK && err != HPE_CB_headers_complete)
+        return HTTP1_BAD_FIELD;
+    return used == len || parser.upgrade ? HTTP1_OK : HTTP1_BAD_FIELD;
+}
+
+/* ---- Meaning of the fields ---- */
+
+static enum http1_error read_length(struct http1_head *h, const struct http1_field *f, bool *have)
+{
+    uint64_t n = 0;
+    if (f->value.len == 0)
+        return HTTP1_BAD_LENGTH;
+    for (size_t i = 0; i < f->value.len; i++) {
+        char c = f->value.p[i];
+        if (c < '0' || c > '9' || n > (UINT64_MAX >> 1) / 10 - 1)
+            return HTTP1_BAD_LENGTH;
+        n = n * 10 + (uint64_t)(c - '0');
+    }
+    if (*have && n != h->content_length)
+        return HTTP1_BAD_LENGTH;
+    if (!*have)
+        h->content_length_field = f;
+    *have = true;
+    h->content_length = n;
+    return HTTP1_OK;
+}
+
+/* Exactly one coding, chunked, over all lines (RFC 9112 6.1). */
+static enum http1_error read_coding(const struct http1_head *h, bool *chunked)
+{
+    size_t codings = 0;
+    bool last_is_chunked = false;
+    for (size_t i = 0; i < h->field_count; i++) {
+        if (h->fields[i].id != FIELD_TRANSFER_ENCODING)
+            continue;
+        struct slice rest = h->fields[i].value, item;
+        while (http1_next_item(&rest, &item)) {
+            codings++;
+            last_is_chunked = slice_eq_nocase(item, SLICE("chunked"));
+        }
+    }
+    *chunked = codings == 1 && last_is_chunked;
+    if (*chunked)
+        return HTTP1_OK;
+    return last_is_chunked && codings > 1 ? HTTP1_UNKNOWN_CODING
+           : codings == 1                 ? HTTP1_UNKNOWN_CODING
+                                          : HTTP1_BAD_CODING;
+}
+
+static void mark_named_hops(struct http1_head *h, struct slice list)
+{
+    struct slice name;
+    while (http1_next_item(&list, &name)) {
+        if (slice_eq_nocase(name, SLICE("close")))
+            h->close = true;
+        else if (slice_eq_nocase(name, SLICE("keep-alive")))
+            h->keep_alive = true;
+        for (size_t i = 0; i < h->field_count; i++) {
+            struct http1_field *f = &h->fields[i];
+            if (f->id == FIELD_UPGRADE && slice_eq_nocase(name, f->name))
+                h->upgrade = f;
+            if (slice_eq_nocase(name, f->name))
+                f->hop = true;
+        }
+    }
+}
+
+static bool names_connection_auth(struct slice value)
+{
+    static const struct slice schemes[] = { SLICE("ntlm"), SLICE("negotiate") };
+    struct slice rest = value, item;
+    while (http1_next_item(&rest, &item)) {
+        const char *sp = memchr(item.p, ' ', item.len);
+        struct slice scheme = { item.p, sp ? (size_t)(sp - item.p) : item.len };
+        for (size_t i = 0; i < ARRAY_LEN(schemes); i++)
+            if (slice_eq_nocase(scheme, schemes[i]))
+                return true;
+    }
+    return false;
+}
+
+/* Sets every derived member but framing; counts lengths and codings. */
+static enum http1_error read_meaning(struct http1_head *h, bool *has_length, bool *has_coding)
+{
+    *has_length = *has_coding = false;
+    for (size_t i = 0; i < h->field_count; i++) {
+        struct http1_field *f = &h->fields[i];
+        enum http1_error err = HTTP1_OK;
+        switch ((enum http1_field_id)f->id) {
+        case FIELD_HOST:
+            if (h->host)
+                return HTTP1_BAD_HOST;
+            h->host = f;
+            break;
+        case FIELD_CONTENT_LENGTH:
+            err = read_length(h, f, has_length);
+            break;
+        case FIELD_TRANSFER_ENCODING:
+            *has_coding = true;
+            break;
+        case FIELD_CONNECTION:
+        case FIELD_PROXY_CONNECTION:
+            f->hop = true;
+            mark_named_hops(h, f->value);
+            break;
+        case FIELD_KEEP_ALIVE:
+        case FIELD_PROXY_AUTHORIZATION:
+        case FIELD_TE:
+        case FIELD_UPGRADE:
+            f->hop = true;
+            break;
+        case FIELD_EXPECT:
+            h->expect_continue |= http1_list_has(f->value, SLICE("100-continue"));
+            break;
+        case FIELD_MAX_FORWARDS:
+            h->max_forwards = f;
+            break;
+        case FIELD_AUTHORIZATION:
+        case FIELD_WWW_AUTHENTICATE:
+            h->auth_per_connection |= names_connection_auth(f->value);
+            break;
+        case FIELD_OTHER:
+        case FIELD_CONTENT_TYPE:
+        case FIELD_TRAILER:
+        case FIELD_VIA:
+            break;
+        }
+        if (err)
+            return err;
+    }
+    /* Framing and routing fields are ours to write; a peer cannot name them away. */
+    for (size_t i = 0; i < h->field_count; i++) {
+        struct http1_field *f = &h->fields[i];
+        if (f->id == FIELD_HOST || f->id == FIELD_CONTENT_LENGTH ||
+            f->id == FIELD_TRANSFER_ENCODING)
+            f->hop = false;
+    }
+    return HTTP1_OK;
+}
+
+static void head_reset(struct http1_head *h)
+{
+    memset(h, 0, offsetof(struct http1_head, fields));
+}
+
+/* "HTTP/1.x" at p; -1: not an HTTP version, -2: another major version. */
+static int read_version(const char *p, size_t len)
+{
+    if (len != 8 || memcmp(p, "HTTP/", 5) != 0 || p[6] != '.' || p[5] < '0' || p[5] > '9' ||
+        p[7] < '0' || p[7] > '9')
+        return -1;
+    return p[5] == '1' ? p[7] - '0' : -2;
+}
+
+static enum http1_error read_request_line(struct http1_head *h, const char *data, size_t len)
+{
+    const char *sp1 = memchr(data, ' ', len);
+    if (!sp1)
+        return HTTP1_BAD_REQUEST_LINE;
+    h->method = (struct slice){ data, (size_t)(sp1 - data) };
+    const char *target = sp1 + 1;
+    const char *sp2 = memchr(target, ' ', len - h->method.len - 1);
+    if (!sp2)
+        return HTTP1_BAD_REQUEST_LINE;
+    h->target = (struct slice){ target, (size_t)(sp2 - target) };
+    if (!http1_is_token(h->method) || h->target.len == 0)
+        return HTTP1_BAD_REQUEST_LINE;
+    for (size_t i = 0; i < h->target.len; i++) {
+        unsigned char c = (unsigned char)h->target.p[i];
+        if (c <= ' ' || c == 0x7f)
+            return HTTP1_BAD_REQUEST_LINE;
+    }
+    int minor = read_version(sp2 + 1, len - (size_t)(sp2 + 1 - data));
+    if (minor < 0)
+        return minor == -2 ? HTTP1_BAD_VERSION : HTTP1_BAD_REQUEST_LINE;
+    h->minor = minor;
+    return HTTP1_OK;
+}
+
+enum http1_error http1_parse_request(struct http1_head *h, const char *data, size_t len,
+                                     size_t max_fields)
+{
+    head_reset(h);
+    const char *cr = memchr(data, '\r', len);
+    if (!cr || cr[1] != '\n')
+        return HTTP1_BAD_LINE_END;
+    enum http1_error err = read_request_line(h, data, (size_t)(cr - data));
+    if (err)
+        return err;
+    err = read_fields(h, cr + 2, data + len, max_fields, true);
+    if (err)
+        return err;
+    bool has_length, has_coding, chunked = false;
+    err = read_meaning(h, &has_length, &has_coding);
+    if (err)
+        return err;
+    if (has_coding) {
+        err = read_coding(h, &chunked);
+        if (err)
+            return err;
+        /* Refused rather than repaired: a length beside a coding, or a coding in HTTP/1.0,
+         * is how requests are smuggled (RFC 9112 6.1). */
+        if (has_length || h->minor == 0)
+            return HTTP1_BAD_CODING;
+        h->framing = FRAMING_CHUNKED;
+    } else if (has_length) {
+        h->framing = FRAMING_LENGTH;
+    }
+    if (!h->host && h->minor >= 1 && !slice_eq(h->method, SLICE("CONNECT")))
+        return HTTP1_BAD_HOST;
+    if (h->minor == 0)
+        h->close = true;
+    return HTTP1_OK;
+}
+
+bool http1_response_hopeless(const char *data, size_t len)
+{
+    static const char want[] = "HTTP/1.";
+    size_t n = len < sizeof(want) - 1 ? len : sizeof(want) - 1;
+    return memcmp(data, want, n) != 0;
+}
+
+static enum http1_error read_status_line(struct http1_head *h, const char *data, size_t len)
+{
+    /* "HTTP/1.1 200 OK"; the space and reason behind the code are often left out. */
+    if (len < 12 || data[8] != ' ' || (len > 12 && data[12] != ' '))
+        return HTTP1_BAD_STATUS_LINE;
+    h->minor = read_version(data, 8);
+    if (h->minor < 0)
+        return HTTP1_BAD_STATUS_LINE;
+    for (size_t i = 9; i < 12; i++) {
+        if (data[i] < '0' || data[i] > '9')
+            return HTTP1_BAD_STATUS_LINE;
+        h->status = h->status * 10 + (unsigned)(data[i] - '0');
+    }
+    if (h->status < 100 || h->status > 599)
+        return HTTP1_BAD_STATUS_LINE;
+    h->reason = (struct slice){ data + len, 0 };
+    if (len > 13)
+        h->reason = (struct slice){ data + 13, len - 13 };
+    for (size_t i = 0; i < h->reason.len; i++) {
+        unsigned char c = (unsigned char)h->reason.p[i];
+        if ((c < ' ' && c != '\t') || c == 0x7f)
+            return HTTP1_BAD_STATUS_LINE;
+    }
+    return HTTP1_OK;
+}
+
+/* RFC 9112 6.3, in its order. */
+static enum http1_error response_framing(struct http1_head *h, bool has_length, bool has_coding,
+                                         bool no_body)
+{
+    if (no_body || h->status < 200 || h->status == 204 || h->status == 304) {
+        h->framing = FRAMING_NONE;
+        return HTTP1_OK;
+    }
+    if (has_coding) {
+        bool chunked;
+        enum http1_error err = read_coding(h, &chunked);
+        if (err)
+            return err;
+        h->framing = FRAMING_CHUNKED;
+        /* Chunked beats a length; what came with both is not trusted for more. */
+        if (has_length) {
+            h->content_length_field = NULL;
+            h->close = true;
+        }
+        return HTTP1_OK;
+    }
+    h->framing = has_length ? FRAMING_LENGTH : FRAMING_CLOSE;
+    return HTTP1_OK;
+}
+
+enum http1_error http1_parse_response(struct http1_head *h, const char *data, size_t len,
+                                      size_t max_fields, bool no_body)
+{
+    head_reset(h);
+    const char *cr = memchr(data, '\r', len);
+    if (!cr || cr[1] != '\n')
+        return HTTP1_BAD_LINE_END;
+    enum http1_error err = read_status_line(h, data, (size_t)(cr - data));
+    if (err)
+        return err;
+    err = read_fields(h, cr + 2, data + len, max_fields, false);
+    if (err)
+        return err;
+    bool has_length, has_coding;
+    err = read_meaning(h, &has_length, &has_coding);
+    if (err == HTTP1_BAD_HOST)
+        err = HTTP1_OK; /* a Host in a response means nothing */
+    if (err)
+        return err;
+    err = response_framing(h, has_length, has_coding, no_body);
+    if (err)
+        return err;
+    if (h->minor == 0 && !h->keep_alive)
+        h->close = true;
+    if (h->framing == FRAMING_CLOSE)
+        h->close = true;
+    return HTTP1_OK;
+}
+
+const struct http1_field *http1_find(const struct http1_head *h, struct slice name)
+{
+    for (size_t i = 0; i < h->field_count; i++)
+        if (slice_eq_nocase(h->fields[i].name, name))
+            return &h->fields[i];
+    return NULL;
+}
+
+/* ---- Bodies ---- */
+
+/* Where the decoder stands within a chunked body. */
+enum chunk_state {
+    CHUNK_SIZE_FIRST, /* first digit: at least one is needed */
+    CHUNK_SIZE,
+    CHUNK_EXT,     /* extension, ignored up to the line's end */
+    CHUNK_SIZE_LF, /* CR seen */
+    CHUNK_DATA,
+    CHUNK_DATA_CR,
+    CHUNK_DATA_LF,
+    CHUNK_TRAILER, /* start of a trailer line, or of the final empty one */
+    CHUNK_TRAILER_LINE,
+    CHUNK_TRAILER_LF,
+    CHUNK_FINAL_LF,
+};
+
+void http1_body_init(struct http1_body *b, enum http1_framing framing, uint64_t length)
+{
+    *b = (struct http1_body){ .framing = framing, .left = length };
+    if (framing == FRAMING_NONE || (framing == FRAMING_LENGTH && length == 0))
+        b->done = true;
+}
+
+void http1_body_free(struct http1_body *b)
+{
+    free(b->trailers);
+    b->trailers = NULL;
+    b->trailer_len = 0;
+}
+
+static int hex_value(uint8_t c)
+{
+    if (c >= '0' && c <= '9')
+        return c - '0';
+    if (c >= 'a' && c <= 'f')
+        return c - 'a' + 10;
+    if (c >= 'A' && c <= 'F')
+        return c - 'A' + 10;
+    return -1;
+}
+
+static bool keep_trailer_byte(struct http1_body *b, uint8_t c)
+{
+    if (b->trailer_len >= HTTP1_TRAILER_MAX)
+        return false;
+    if (!b->trailers)
+        b->trailers = xmalloc(HTTP1_TRAILER_MAX);
+    b->trailers[b->trailer_len++] = (char)c;
+    return true;
+}
+
+static void chunk_line_ended(struct http1_body *b)
+{
+    b->line_bytes = 0;
+    b->left = b->size;
+    b->chunk_state = b->size ? CHUNK_DATA : CHUNK_TRAILER;
+}
+
+/* One byte of framing. */
+static bool chunk_byte(struct http1_body *b, uint8_t c)
+{
+    int digit;
+    switch ((enum chunk_state)b->chunk_state) {
+    case CHUNK_SIZE_FIRST:
+    case CHUNK_SIZE:
+        if (++b->line_bytes > HTTP1_CHUNK_LINE_MAX)
+            return false;
+        digit = hex_value(c);
+        if (digit >= 0) {
+            if (b->chunk_state == CHUNK_SIZE_FIRST)
+                b->size = 0;
+            if (b->size > (UINT64_MAX >> 8))
+                return false;
+            b->size = b->size << 4 | (uint64_t)digit;
+            b->chunk_state = CHUNK_SIZE;
+            return true;
+        }
+        if (b->chunk_state == CHUNK_SIZE_FIRST)
+            return false;
+        if (c == '\r')
+            b->chunk_state = CHUNK_SIZE_LF;
+        else if (c == ';' || c == ' ' || c == '\t')
+            b->chunk_state = CHUNK_EXT;
+        else
+            return false;
+        return true;
+    case CHUNK_EXT:
+        if (++b->line_bytes > HTTP1_CHUNK_LINE_MAX)
+            return false;
+        if (c == '\r')
+            b->chunk_state = CHUNK_SIZE_LF;
+        else if ((c < ' ' && c != '\t') || c == 0x7f)
+            return false;
+        return true;
+    case CHUNK_SIZE_LF:
+        if (c != '\n')
+            return false;
+        chunk_line_ended(b);
+        return true;
+    case CHUNK_DATA:
+        return false; /* data is not read bytewise */
+    case CHUNK_DATA_CR:
+        b->chunk_state = CHUNK_DATA_LF;
+        return c == '\r';
+    case CHUNK_DATA_LF:
+        b->chunk_state = CHUNK_SIZE_FIRST;
+        return c == '\n';
+    case CHUNK_TRAILER:
+        if (c == '\r') {
+            b->chunk_state = CHUNK_FINAL_LF;
+            return true;
+        }
+        b->chunk_state = CHUNK_TRAILER_LINE;
+        return c != '\n' && c != ' ' && c != '\t' && keep_trailer_byte(b, c);
+    case CHUNK_TRAILER_LINE:
+        if (c == '\r')
+            b->chunk_state = CHUNK_TRAILER_LF;
+        return c != '\n' && keep_trailer_byte(b, c);
+    case CHUNK_TRAILER_LF:
+        b->chunk_state = CHUNK_TRAILER;
+        return c == '\n' && keep_trailer_byte(b, c);
+    case CHUNK_FINAL_LF:
+        b->done = true;
+        return c == '\n';
+    }
+    return false;
+}
+
+static enum http1_error decode_chunked(struct http1_body *b, uint8_t *data, size_t len,
+                                       size_t *used, size_t *payload)
+{
+    size_t in = 0, out = 0;
+    while (in < len && !b->done) {
+        if (b->chunk_state != CHUNK_DATA) {
+            if (!chunk_byte(b, data[in++]))
+                return HTTP1_BAD_CHUNK;
+            continue;
+        }
+        size_t n = len - in < b->left ? len - in : (size_t)b->left;
+        if (out != in)
+            memmove(data + out, data + in, n);
+        out += n;
+        in += n;
+        b->left -= n;
+        if (b->left == 0)
+            b->chunk_state = CHUNK_DATA_CR;
+    }
+    *used = in;
+    *payload = out;
+    return HTTP1_OK;
+}
+
+enum http1_error http1_body_decode(struct http1_body *b, uint8_t *data, size_t len, size_t *used,
+                                   size_t *payload)
+{
+    *used = *payload = 0;
+    if (b->done)
+        return HTTP1_OK;
+    switch (b->framing) {
+    case FRAMING_NONE:
+        return HTTP1_OK;
+    case FRAMING_LENGTH:
+        *used = *payload = len < b->left ? len : (size_t)b->left;
+        b->left -= *used;
+        b->done = b->left == 0;
+        return HTTP1_OK;
+    case FRAMING_CHUNKED:
+        return decode_chunked(b, data, len, used, payload);
+    case FRAMING_CLOSE:
+        *used = *payload = len;
+        return HTTP1_OK;
+    }
+    return HTTP1_OK;
+}
+
+/* Fields that mean something only in a head (RFC 9110 6.5.1). */
+static bool trailer_forbidden(enum http1_field_id id)
+{
+    return id != FIELD_OTHER && id != FIELD_VIA;
+}
+
+enum http1_error http1_body_trailers(const struct http1_body *b, char *out, size_t *len)
+{
+    *len = 0;
+    if (b->trailer_len == 0)
+        return HTTP1_OK;
+    struct http1_head *h = xmalloc(sizeof(*h));
+    head_reset(h);
+    /* The parser looks two bytes back for the former line's end. */
+    char *text = xmalloc(b->trailer_len + 4);
+    memcpy(text, "\r\n", 2);
+    memcpy(text + 2, b->trailers, b->trailer_len);
+    memcpy(text + 2 + b->trailer_len, "\r\n", 2);
+    enum http1_error err =
+        read_fields(h, text + 2, text + 4 + b->trailer_len, HTTP1_FIELDS_MAX, true);
+    for (size_t i = 0; !err && i < h->field_count; i++) {
+        if (trailer_forbidden((enum http1_field_id)h->fields[i].id))
+            continue;
+        memcpy(out + *len, h->fields[i].line.p, h->fields[i].line.len);
+        *len += h->fields[i].line.len;
+    }
+    free(text);
+    free(h);
+    return err;
+}

@@ -1,0 +1,38 @@
+/*
+ * reply.h - answers of our own: complete, and never to be taken for the upstream's.
+ *
+ * Each has Proxy-Status (RFC 9209) and an application/problem+json body (RFC 9457), or
+ * no body for HEAD.  Names that came from a peer are made harmless first.
+ */
+#ifndef PROXY_REPLY_H
+#define PROXY_REPLY_H
+#include "proxy/metrics.h"
+#include "sync/breakers.h"
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+struct strbuf;
+
+struct reply {
+    int status;
+    enum proxy_error error;
+    const char *detail;  /* plain text, ours */
+    const char *breaker; /* NULL: not a breaker's refusal */
+    size_t breaker_len;
+    const char *breaker_state; /* "open", "half_open", "unknown", "override" */
+    const char *decision;      /* "reject" or "throttle" */
+    int64_t retry_after_ms;    /* OFF: none */
+    bool close;                /* announce Connection: close */
+    bool no_body;              /* HEAD */
+    const char *body_type;     /* with body: an answer that is not a problem (TRACE) */
+    const char *body;
+    size_t body_len;
+};
+
+const char *reply_reason(int status); /* "Bad Gateway" */
+/* Bytes outside 0x21-0x7E become '_', at most 64 are kept. */
+size_t reply_safe_name(const char *name, size_t len, char out[65]);
+void reply_write(const struct reply *r, struct strbuf *out);
+
+#endif

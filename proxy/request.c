@@ -1,0 +1,451 @@
+#include "proxy/request.h"
+#include "base/base.h"
+#include "base/log.h"
+#include "proxy/answer.h"
+#include "proxy/exchange.h"
+#include "proxy/judge.h"
+#include "proxy/proxy.h"
+#include "proxy/rewrite.h"
+#include "proxy/snapshot.h"
+#include <stdio.h>
+
+/* ---- Route and gate ---- */
+
+static void count_decision(struct exchange *ex, uint32_t breaker, enum decision d)
+{
+    unsigned slot = breaker < BREAKER_SLOTS - 1 ? breaker : BREAKER_SLOTS - 1;
+    COUNT(ex->w->c.decisions[slot][d]);
+}
+
+static void count_allowed(struct exchange *ex, const uint32_t *ids, unsigned count)
+{
+    enum decision d = ex->verdict == GATE_ALLOW_FAIL_OPEN ? DECISION_FAIL_OPEN : DECISION_ALLOW;
+    for (unsigned i = 0; i < count; i++)
+        count_decision(ex, ids[i], d);
+    if (ex->verdict == GATE_ALLOW_FAIL_OPEN)
+        COUNT(ex->w->c.fail_open_requests_total);
+    if (ex->gate.unknown_name)
+        COUNT(ex->w->c.unknown_breaker_requests_total);
+}
+
+static void warn_null_rate(struct exchange *ex)
+{
+    static _Thread_local struct log_limit limit;
+    uint64_t more;
+    if (!log_limit_pass(&limit, worker_now_ms(ex->w), 60000, &more))
+        return;
+    const char *name = breakers_name(ex->w->proxy->breakers, ex->breaker, NULL);
+    log_event(LOG_WARNING, "proxy", "breaker.null_rate",
+              "a breaker is half-open without an allow_rate and admits nobody", "breaker", name,
+              NULL);
+}
+
+static void refuse(struct exchange *ex)
+{
+    const struct route *r = ex->route->cfg;
+    bool throttled = ex->verdict == GATE_DENY_HALF_OPEN;
+    size_t len;
+    const char *name = breakers_name(ex->w->proxy->breakers, ex->breaker, &len);
+    const char *state = throttled                       ? "half_open"
+                        : ex->verdict == GATE_DENY_OPEN ? "open"
+                                                        : "unknown";
+    count_decision(ex, ex->breaker, throttled ? DECISION_THROTTLE : DECISION_REJECT);
+    if (throttled && ex->gate.null_rate)
+        warn_null_rate(ex);
+    const char *detail = throttled ? "the circuit breaker is half-open and admits few requests"
+                         : ex->verdict == GATE_DENY_OPEN
+                             ? "the circuit breaker of this upstream is open"
+                             : "the state of the circuit breaker is not known and fail_mode is "
+                               "closed";
+    answer_send(ex, &(struct reply){ .status = r->reject.status,
+                                     .error = PERR_DESTINATION_UNAVAILABLE,
+                                     .detail = detail,
+                                     .breaker = name,
+                                     .breaker_len = len,
+                                     .breaker_state = state,
+                                     .decision = throttled ? "throttle" : "reject",
+                                     .retry_after_ms = r->reject.retry_after_ms });
+}
+
+/* True: the request may go. */
+static bool pass_gate(struct exchange *ex)
+{
+    const struct route *r = ex->route->cfg;
+    ex->gate = (struct gate_result){ .all_closed = true };
+    ex->verdict = GATE_ALLOW;
+    if (ex->down->inner_covered) { /* the verdict on its CONNECT holds */
+        ex->down->inner_covered = false;
+        return true;
+    }
+    if (target_bypassed(ex->target, ex->snap)) {
+        ex->bypassed = ex->ungated = true;
+        return true;
+    }
+    if (r->mode == MODE_OFF) {
+        ex->ungated = true;
+        return true;
+    }
+    unsigned count;
+    const uint32_t *ids = target_breakers(ex->target, ex->w, ex->snap, ex->route, &count);
+    if (count == 0)
+        return true;
+    uint64_t words[MAX_BREAKERS];
+    for (unsigned i = 0; i < count; i++)
+        words[i] = breakers_load(ex->w->proxy->breakers, ids[i]);
+    ex->gate = gate_check(&(struct gate_input){ .words = words,
+                                                .count = count,
+                                                .flags = breakers_flags(ex->w->proxy->breakers),
+                                                .fail_closed = r->fail_mode == FAIL_CLOSED,
+                                                .draw = prng_u32(&ex->w->prng) });
+    ex->verdict = ex->gate.verdict;
+    ex->breaker = ids[ex->gate.breaker];
+    if (ex->verdict == GATE_ALLOW || ex->verdict == GATE_ALLOW_FAIL_OPEN) {
+        count_allowed(ex, ids, count);
+        return true;
+    }
+    refuse(ex);
+    return false;
+}
+
+static bool request_has_header(void *ctx, struct slice name, struct slice value)
+{
+    const struct http1_head *h = ctx;
+    for (size_t i = 0; i < h->field_count; i++)
+        if (slice_eq_nocase(h->fields[i].name, name) && slice_eq(h->fields[i].value, value))
+            return true;
+    return false;
+}
+
+/* ---- From the parsed head ---- */
+
+/* W3C Trace Context: version "-" trace-id "-" parent-id "-" flags; an id of zeros is none. */
+static bool traceparent_id(struct slice *s)
+{
+    bool zeros = true;
+    if (s->len < 55 || s->p[2] != '-' || s->p[35] != '-')
+        return false;
+    for (size_t i = 3; i < 35; i++) {
+        char c = s->p[i];
+        if (!(c >= '0' && c <= '9') && !(c >= 'a' && c <= 'f'))
+            return false;
+        zeros &= c == '0';
+    }
+    *s = (struct slice){ s->p + 3, 32 };
+    return !zeros;
+}
+
+static void note_trace_id(struct exchange *ex, const struct http1_head *h)
+{
+    const char *wanted = exchange_config(ex)->samples.trace_header;
+    const struct http1_field *f = wanted ? http1_find(h, slice_of(wanted)) : NULL;
+    if (!f)
+        return;
+    struct slice id = f->value;
+    if (strcasecmp(wanted, "traceparent") == 0 && !traceparent_id(&id))
+        return;
+    if (id.len > sizeof(ex->trace_id))
+        return;
+    for (size_t i = 0; i < id.len; i++)
+        if (id.p[i] < 0x21 || id.p[i] > 0x7e)
+            return;
+    memcpy(ex->trace_id, id.p, id.len);
+    ex->trace_len = (uint8_t)id.len;
+}
+
+static void copy_cut(char *out, size_t size, struct slice s)
+{
+    size_t n = s.len < size - 1 ? s.len : size - 1;
+    memcpy(out, s.p, n);
+    out[n] = '\0';
+}
+
+static void note_request(struct exchange *ex, const struct http1_head *h)
+{
+    copy_cut(ex->method, sizeof(ex->method), h->method);
+    ex->client_http10 = h->minor == 0;
+    ex->client_close = h->close;
+    ex->is_head = slice_eq(h->method, SLICE("HEAD"));
+    ex->idempotent = http1_method_idempotent(h->method);
+    ex->expect_continue = h->expect_continue && h->minor > 0;
+    ex->private_auth = h->auth_per_connection;
+    http1_body_init(&ex->request_body, h->framing, h->content_length);
+    ex->rq = ex->request_body.done ? RQ_NONE : RQ_STREAM;
+}
+
+static struct slice without_query(struct slice path)
+{
+    const char *q = memchr(path.p, '?', path.len);
+    return q ? (struct slice){ path.p, (size_t)(q - path.p) } : path;
+}
+
+/* The value for Max-Forwards upstream, -1: leave; -2: we are the last (RFC 9110 7.6.2). */
+static int64_t max_forwards(const struct http1_head *h)
+{
+    bool counts = slice_eq(h->method, SLICE("TRACE")) || slice_eq(h->method, SLICE("OPTIONS"));
+    if (!counts || !h->max_forwards || h->max_forwards->value.len == 0 ||
+        h->max_forwards->value.len > 9)
+        return -1;
+    int64_t n = 0;
+    for (size_t i = 0; i < h->max_forwards->value.len; i++) {
+        char c = h->max_forwards->value.p[i];
+        if (c < '0' || c > '9')
+            return -1;
+        n = n * 10 + (c - '0');
+    }
+    return n == 0 ? -2 : n - 1;
+}
+
+static void reply_as_last_hop(struct exchange *ex, const struct http1_head *h, const char *head,
+                              size_t head_len)
+{
+    bool trace = slice_eq(h->method, SLICE("TRACE"));
+    answer_send(ex, &(struct reply){ .status = 200,
+                                     .detail = "",
+                                     .retry_after_ms = OFF,
+                                     .body_type = trace ? "message/http" : "text/plain",
+                                     .body = trace ? head : "",
+                                     .body_len = trace ? head_len : 0 });
+}
+
+#define UPGRADE_MAX 128
+
+/* The tokens of Upgrade that may be passed on; false: none (RFC 9110 7.8). */
+static bool listed_upgrades(const struct exchange *ex, const struct http1_head *h,
+                            char out[UPGRADE_MAX])
+{
+    const struct string_list *listed = &exchange_config(ex)->upgrades;
+    size_t len = 0;
+    if (!h->upgrade || h->minor == 0)
+        return false;
+    struct slice rest = h->upgrade->value, item;
+    while (http1_next_item(&rest, &item)) {
+        bool pass = false;
+        for (size_t i = 0; i < listed->count; i++)
+            pass |= slice_eq_nocase(item, slice_of(listed->items[i]));
+        if (!pass || len + item.len + 3 > UPGRADE_MAX)
+            continue;
+        len += (size_t)snprintf(out + len, UPGRADE_MAX - len, "%s%.*s", len ? ", " : "",
+                                (int)item.len, item.p);
+    }
+    return len > 0;
+}
+
+/* Builds the head to send, with a small body that is already here behind it. */
+static int build_request(struct exchange *ex, const struct http1_head *h, size_t head_len,
+                         const struct rewrite_request *o)
+{
+    struct block_pool *pool = &ex->w->blocks;
+    size_t bound = rewrite_bound(h, head_len, o->via, o->authority);
+    struct block *b = bound <= BLOCK_BYTES - BLOCK_HEADROOM
+                          ? block_get(pool)
+                          : block_get_outsized(pool, (uint32_t)bound);
+    if (!b) {
+        COUNT(ex->w->c.limit_buffered_total);
+        return -1;
+    }
+    b->end += (uint32_t)rewrite_request(h, o, b->data + b->end, block_space(b));
+    struct block *in = ex->down->c.in;
+    size_t body = (size_t)ex->request_body.left;
+    if (ex->rq == RQ_STREAM && ex->request_body.framing == FRAMING_LENGTH &&
+        ex->request_body.left <= block_len(in) && body <= block_space(b) &&
+        block_len(b) + body <= EXCHANGE_REPLAY_MAX) {
+        block_add(b, block_bytes(in), body);
+        in->start += (uint32_t)body;
+        ex->request_body.left = 0;
+        ex->request_body.done = true;
+        ex->request_bytes = body;
+        ex->rq = RQ_DONE;
+    }
+    ex->head = b;
+    ex->head_start = b->start;
+    ex->replayable = ex->idempotent && ex->rq != RQ_STREAM;
+    return 0;
+}
+
+static const char *turned_away_detail(enum turned_away why)
+{
+    switch (why) {
+    case TURNED_AWAY_LIMIT:
+        return "limits.connections is reached";
+    case TURNED_AWAY_CLIENT_LIMIT:
+        return "limits.connections_per_client is reached";
+    case TURNED_AWAY_ADDRESS:
+        return "this client address is not in allow_clients";
+    case TURNED_AWAY_NO:
+        break;
+    }
+    return "";
+}
+
+/* False: answered. */
+static bool admit(struct exchange *ex)
+{
+    enum turned_away why = (enum turned_away)ex->down->turned_away;
+    if (why == TURNED_AWAY_NO)
+        return true;
+    ex->close_after = true;
+    if (why == TURNED_AWAY_ADDRESS)
+        answer_error(ex, 403, PERR_HTTP_REQUEST_DENIED, turned_away_detail(why));
+    else
+        answer_error(ex, 503, PERR_CONNECTION_LIMIT_REACHED, turned_away_detail(why));
+    return false;
+}
+
+static void bad_request(struct exchange *ex, int status, const char *detail)
+{
+    COUNT(ex->w->c.client_errors_bad_request);
+    /* What follows a head that we do not understand is not understood either. */
+    ex->close_after = true;
+    answer_error(ex, status, PERR_HTTP_REQUEST_ERROR, detail);
+}
+
+static bool port_listed(const struct port_list *ports, uint16_t port)
+{
+    for (size_t i = 0; i < ports->count; i++)
+        if (port >= ports->items[i].first && port <= ports->items[i].last)
+            return true;
+    return false;
+}
+
+/* False: answered. */
+static bool parse_connect(struct exchange *ex, const struct http1_head *h, struct authority *a)
+{
+    const struct config *cfg = exchange_config(ex);
+    ex->is_connect = true;
+    ex->mode = TRAFFIC_CONNECT;
+    enum target_error err = authority_parse(a, h->target, 0);
+    if (err) {
+        bad_request(ex, 400, target_error_text(err));
+        return false;
+    }
+    if (ex->rq != RQ_NONE) {
+        bad_request(ex, 400, "a CONNECT request has no body");
+        return false;
+    }
+    ex->close_after = true;
+    if (!port_listed(&cfg->access.connect_ports, a->port)) {
+        COUNT(ex->w->c.client_errors_forbidden);
+        answer_error(ex, 403, PERR_HTTP_REQUEST_DENIED, "the port is not in access.connect_ports");
+        return false;
+    }
+    if (atomic_load(&ex->w->proxy->tunnels) >= cfg->limits.tunnels) {
+        COUNT(ex->w->c.limit_tunnels);
+        answer_error(ex, 503, PERR_CONNECTION_LIMIT_REACHED, "limits.tunnels is reached");
+        return false;
+    }
+    ex->close_after = ex->client_close;
+    return true;
+}
+
+/* Inside a CONNECT that carries plain HTTP the target is a path; where it goes, and by which
+ * route, the CONNECT has said.  False: answered. */
+static bool parse_inner(struct exchange *ex, const struct http1_head *h, struct authority *a,
+                        struct slice *path)
+{
+    *a = *ex->down->inner;
+    ex->mode = TRAFFIC_CONNECT;
+    *path = h->target;
+    if (h->host)
+        a->raw = h->host->value;
+    if (slice_eq(h->target, SLICE("*")))
+        *path = (struct slice){ h->target.p, 0 };
+    else if (h->target.p[0] != '/') {
+        bad_request(ex, 400, "inside this tunnel the request target must be a path");
+        return false;
+    }
+    return true;
+}
+
+/* False: answered. */
+static bool parse_target(struct exchange *ex, const struct http1_head *h, struct authority *a,
+                         struct slice *path)
+{
+    struct authority host;
+    *path = (struct slice){ h->target.p, 0 };
+    if (ex->down->inner) {
+        if (!parse_inner(ex, h, a, path))
+            return false;
+    } else if (slice_eq(h->method, SLICE("CONNECT"))) {
+        return parse_connect(ex, h, a);
+    } else {
+        enum target_error err = target_parse_absolute(a, path, h->target);
+        if (err) {
+            bad_request(ex, err == TARGET_HTTPS ? 501 : 400, target_error_text(err));
+            return false;
+        }
+    }
+    if (h->host && authority_parse(&host, h->host->value, 80)) {
+        bad_request(ex, 400, http1_error_text(HTTP1_BAD_HOST));
+        return false;
+    }
+    return true;
+}
+
+static void find_route(struct exchange *ex, struct http1_head *h, const struct authority *a,
+                       struct slice path)
+{
+    struct slice bare = without_query(path);
+    if (bare.len == 0)
+        bare = SLICE("/");
+    if (!ex->is_connect)
+        copy_cut(ex->path, sizeof(ex->path), bare);
+    ex->target = target_get(ex->w, a);
+    struct route_request rq = { .method = h->method,
+                                .path = bare,
+                                .has_header = ex->is_connect ? NULL : request_has_header,
+                                .ctx = h };
+    ex->route = target_route(ex->target, ex->w, ex->snap, &rq);
+    if (ex->route->cfg->router)
+        note_trace_id(ex, h);
+}
+
+void request_begin(struct downstream *d, struct http1_head *h, size_t head_len)
+{
+    struct exchange *ex = exchange_new(d);
+    struct authority a;
+    struct slice path;
+    const char *head = (const char *)block_bytes(d->c.in);
+    note_request(ex, h);
+    /* The bytes stay where they are until the next read: h goes on pointing at them. */
+    d->c.in->start += (uint32_t)head_len;
+    if (!admit(ex) || !parse_target(ex, h, &a, &path))
+        return;
+    int64_t forwards = max_forwards(h);
+    if (forwards == -2) {
+        reply_as_last_hop(ex, h, head, head_len);
+        return;
+    }
+    find_route(ex, h, &a, path);
+    if (!pass_gate(ex))
+        return;
+    if (ex->is_connect) {
+        ex->authority = a;
+        conn_release_empty(&d->c);
+        judge_begin(ex);
+        exchange_enter(ex, EX_CONNECT);
+        exchange_connect(ex, true);
+        return;
+    }
+    char upgrade[UPGRADE_MAX];
+    ex->upgrade = listed_upgrades(ex, h, upgrade);
+    struct rewrite_request o = { .authority = a.raw,
+                                 .path = path,
+                                 .via = exchange_config(ex)->via,
+                                 .max_forwards = forwards,
+                                 .upgrade = ex->upgrade ? upgrade : NULL };
+    if (build_request(ex, h, head_len, &o) < 0) {
+        answer_error(ex, 503, PERR_CONNECTION_LIMIT_REACHED, "limits.buffered_total is reached");
+        return;
+    }
+    conn_release_empty(&d->c);
+    judge_begin(ex);
+    exchange_enter(ex, EX_CONNECT);
+    exchange_connect(ex, false);
+}
+
+void request_begin_bad(struct downstream *d, int status, enum proxy_error error, const char *detail)
+{
+    struct exchange *ex = exchange_new(d);
+    ex->close_after = true;
+    answer_error(ex, status, error, detail);
+}

@@ -1,0 +1,184 @@
+#include "proxy/target.h"
+#include "base/base.h"
+#include "base/intern.h"
+#include "base/map.h"
+#include "base/strbuf.h"
+#include "proxy/snapshot.h"
+#include "sync/breakers.h"
+#include <arpa/inet.h>
+#include <stdlib.h>
+
+#define TARGETS_MAX 4096
+
+static void target_forget(struct worker *w, struct target *t)
+{
+    list_remove(&t->lru);
+    map_remove(w->targets, t->key, t->key_len);
+    route_candidates_free(&t->candidates);
+    free(t->names);
+    free(t);
+}
+
+static void make_room(struct worker *w)
+{
+    struct list *l = w->target_lru.next;
+    while (map_count(w->targets) >= TARGETS_MAX && l != &w->target_lru) {
+        struct target *t = CONTAINER(l, struct target, lru);
+        l = l->next;
+        if (t->refs == 0)
+            target_forget(w, t);
+    }
+}
+
+static bool is_literal(const char *host)
+{
+    uint8_t addr[16];
+    return inet_pton(AF_INET, host, addr) == 1 || inet_pton(AF_INET6, host, addr) == 1;
+}
+
+struct target *target_get(struct worker *w, const struct authority *a)
+{
+    char key[HOST_MAX + 10];
+    size_t len = authority_key(a, key, sizeof(key));
+    struct target *t = map_get(w->targets, key, len);
+    if (!t) {
+        make_room(w);
+        t = xcalloc(1, sizeof(*t) + len + 1);
+        memcpy(t->key, key, len + 1);
+        t->key_len = len;
+        memcpy(t->host, a->host, a->host_len + 1);
+        t->label_len = authority_label(a, t->label, sizeof(t->label));
+        t->port = a->port;
+        t->is_literal = is_literal(t->host);
+        list_init(&t->idle);
+        map_put(w->targets, key, len, t);
+    }
+    list_remove(&t->lru);
+    list_add_tail(&w->target_lru, &t->lru);
+    t->refs++;
+    return t;
+}
+
+void target_ref(struct target *t)
+{
+    t->refs++;
+}
+
+void target_unref(struct target *t)
+{
+    if (!BUG(t->refs == 0))
+        t->refs--;
+}
+
+void targets_free(struct worker *w)
+{
+    while (!list_empty(&w->target_lru))
+        target_forget(w, CONTAINER(w->target_lru.next, struct target, lru));
+    map_free(w->targets);
+    w->targets = NULL;
+}
+
+static void adopt(struct target *t, const struct snapshot *snap)
+{
+    if (t->generation == snap->generation)
+        return;
+    route_candidates_free(&t->candidates);
+    route_candidates_init(snap->table, slice_of(t->host), t->port, &t->candidates);
+    t->name_count = 0;
+    t->bypassed =
+        !t->candidates.named && bypass_match(&snap->cfg->bypass, slice_of(t->host), t->port);
+    t->host_refused = false;
+    t->generation = snap->generation;
+}
+
+const struct live_route *target_route(struct target *t, struct worker *w,
+                                      const struct snapshot *snap, const struct route_request *rq)
+{
+    (void)w;
+    adopt(t, snap);
+    const struct route *r = route_match(&t->candidates, rq);
+    return r ? snapshot_route(snap, r) : &snap->fallback;
+}
+
+bool target_bypassed(struct target *t, const struct snapshot *snap)
+{
+    adopt(t, snap);
+    return t->bypassed;
+}
+
+/* Writes name with {host} replaced; -1: too long for a breaker's name. */
+static int expand(const char *name, const struct target *t, char *out, size_t size, size_t *len)
+{
+    static const char mark[] = "{host}";
+    size_t n = 0;
+    while (*name) {
+        bool here = strncmp(name, mark, sizeof(mark) - 1) == 0;
+        const char *add = here ? t->label : name;
+        size_t add_len = here ? t->label_len : 1;
+        if (n + add_len >= size)
+            return -1;
+        memcpy(out + n, add, add_len);
+        n += add_len;
+        name += here ? sizeof(mark) - 1 : 1;
+    }
+    *len = n;
+    return 0;
+}
+
+/* A host takes a place among limits.auto_breakers once, whatever the number of workers. */
+static bool host_admitted(struct target *t, struct worker *w, const struct snapshot *snap)
+{
+    struct intern *hosts = w->proxy->auto_hosts;
+    if (t->host_id)
+        return true;
+    if (t->host_refused)
+        return false;
+    if (!intern_find(hosts, t->label, t->label_len) &&
+        (intern_count(hosts) >= snap->cfg->limits.auto_breakers ||
+         !intern_add(hosts, t->label, t->label_len))) {
+        COUNT(w->c.limit_auto_breakers);
+        t->host_refused = true;
+        return false;
+    }
+    t->host_id = breakers_intern(w->proxy->breakers, t->label, t->label_len);
+    t->host_refused = t->host_id == 0;
+    return t->host_id != 0;
+}
+
+const uint32_t *target_breakers(struct target *t, struct worker *w, const struct snapshot *snap,
+                                const struct live_route *r, unsigned *count)
+{
+    adopt(t, snap);
+    *count = r->breaker_count;
+    if (!r->templated)
+        return r->breakers;
+    *count = 0;
+    if (!host_admitted(t, w, snap)) {
+        COUNT(w->c.ungated_hosts_total);
+        return NULL;
+    }
+    for (size_t i = 0; i < t->name_count; i++) {
+        if (t->names[i].route == r) {
+            *count = r->breaker_count;
+            return t->names[i].breakers;
+        }
+    }
+    t->names = xrealloc(t->names, (t->name_count + 1) * sizeof(*t->names));
+    struct target_names *n = &t->names[t->name_count];
+    n->route = r;
+    for (unsigned i = 0; i < r->breaker_count; i++) {
+        char name[HOST_MAX + 1];
+        size_t len;
+        uint32_t id = expand(r->cfg->breakers.items[i], t, name, sizeof(name), &len) < 0
+                          ? 0
+                          : breakers_intern(w->proxy->breakers, name, len);
+        if (!id) {
+            COUNT(w->c.ungated_hosts_total);
+            return NULL;
+        }
+        n->breakers[i] = id;
+    }
+    t->name_count++;
+    *count = r->breaker_count;
+    return n->breakers;
+}

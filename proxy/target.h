@@ -1,0 +1,59 @@
+/*
+ * target.h - what a worker remembers of one upstream host and port.
+ *
+ * One lookup per request finds the idle connections, the candidate routes and the names
+ * that "{host}" stands for.  Forgotten when nobody refers to it and room is needed.
+ */
+#ifndef PROXY_TARGET_H
+#define PROXY_TARGET_H
+#include "proxy/authority.h"
+#include "proxy/route.h"
+#include "proxy/worker.h"
+#include <stdbool.h>
+#include <stdint.h>
+
+struct live_route;
+struct snapshot;
+
+struct target_names { /* of one templated route for this host */
+    const struct live_route *route;
+    uint32_t breakers[MAX_BREAKERS];
+};
+
+struct target {
+    struct list lru;
+    struct list idle; /* struct upstream, most recently used first */
+    unsigned refs;    /* exchanges and connections */
+    bool is_literal;
+    uint16_t port;
+    uint64_t generation; /* snapshot that the members below belong to; 0: none yet */
+    struct route_candidates candidates;
+    struct target_names *names;
+    size_t name_count;
+    uint32_t host_id;  /* interned {host}; 0: not yet, or no room */
+    bool bypassed;     /* matches the bypass list */
+    bool host_refused; /* past limits.auto_breakers or the table: ungated, no samples */
+    size_t label_len;
+    char label[HOST_MAX + 10]; /* {host} */
+    char host[HOST_MAX + 1];   /* what is resolved */
+    size_t key_len;
+    char key[];
+};
+
+/* Adds a reference. */
+struct target *target_get(struct worker *w, const struct authority *a);
+void target_ref(struct target *t);
+void target_unref(struct target *t);
+void targets_free(struct worker *w);
+
+/* The route for a request under this snapshot; never NULL (the fallback). */
+const struct live_route *target_route(struct target *t, struct worker *w,
+                                      const struct snapshot *snap, const struct route_request *rq);
+/* Whether the host is in the bypass list and no route names it. */
+bool target_bypassed(struct target *t, const struct snapshot *snap);
+/* The breaker slots of a route for this host; NULL with *count 0: ungated. Interns templated
+ * names at first sight.  Sets t->host_id if the route is templated. */
+const uint32_t *target_breakers(struct target *t, struct worker *w, const struct snapshot *snap,
+                                const struct live_route *r, unsigned *count);
+
+#endif

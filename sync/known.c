@@ -1,0 +1,382 @@
+#include "sync/known.h"
+#include "base/base.h"
+#include "base/log.h"
+#include "base/strbuf.h"
+#include "config/config.h"
+#include "sync/breakers.h"
+#include "sync/state_event.h"
+#include "sync/sync.h"
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define LISTED_NAMES     10
+#define LINES_PER_SECOND 50 /* transitions beyond this are counted in one line */
+#define MINUTE_MS        60000
+
+struct known {
+    struct breakers *breakers;
+    _Atomic uint64_t *counters;
+    uint32_t *used; /* owned */
+    size_t used_count;
+    bool templated;
+    int64_t state_max_age_ms;
+
+    bool connected;
+    bool trusted; /* this connection's snapshot is complete */
+    bool synced;  /* one was, at some time */
+    bool stale;
+    int64_t connected_ms; /* valid while connected */
+    int64_t event_ms;     /* last event of this connection, or its start */
+    int64_t lost_ms;      /* when a trusted connection was lost; valid while synced, not trusted */
+    size_t pending;       /* used names not seen on this connection */
+    uint64_t cached;
+    uint64_t missing;
+    uint64_t warned; /* what the last warning about missing names listed */
+    uint8_t is_used[BREAKERS_CAPACITY / 8];
+    uint8_t is_seen[BREAKERS_CAPACITY / 8]; /* on this connection */
+
+    int64_t lines_ms; /* start of the second that `lines` counts */
+    unsigned lines;
+    struct log_limit more_lines;
+    struct log_limit invalid_lines;
+    struct log_limit null_lines;
+    struct log_limit full_lines;
+    struct log_limit stale_lines;
+    bool stale_told; /* the line was written, so its end is worth one too */
+};
+
+static bool has_bit(const uint8_t *bits, uint32_t id)
+{
+    return bits[id / 8] >> (id % 8) & 1;
+}
+
+static void set_bit(uint8_t *bits, uint32_t id)
+{
+    bits[id / 8] = (uint8_t)(bits[id / 8] | 1u << (id % 8));
+}
+
+static void count(struct known *k, enum sync_counter c)
+{
+    atomic_fetch_add_explicit(&k->counters[c], 1, memory_order_relaxed);
+}
+
+struct known *known_new(struct breakers *b, _Atomic uint64_t *counters)
+{
+    struct known *k = xcalloc(1, sizeof(*k));
+    k->breakers = b;
+    k->counters = counters;
+    k->state_max_age_ms = OFF;
+    return k;
+}
+
+void known_free(struct known *k)
+{
+    if (!k)
+        return;
+    free(k->used);
+    free(k);
+}
+
+static enum breaker_state state_of(const struct known *k, uint32_t id)
+{
+    return breaker_unpack(breakers_load(k->breakers, id)).state;
+}
+
+/* One warning per set of missing names; another set warns again. */
+static void warn_missing(struct known *k, const uint32_t *ids, size_t n)
+{
+    uint64_t set = n;
+    for (size_t i = 0; i < n; i++)
+        set = (set ^ ids[i]) * UINT64_C(0x100000001b3);
+    if (set == k->warned)
+        return;
+    k->warned = set;
+    if (n == 0)
+        return;
+    struct strbuf names = STRBUF_INIT;
+    for (size_t i = 0; i < n && i < LISTED_NAMES; i++) {
+        size_t len;
+        const char *name = breakers_name(k->breakers, ids[i], &len);
+        strbuf_adds(&names, i ? ", " : "");
+        strbuf_add(&names, name, len);
+    }
+    if (n > LISTED_NAMES)
+        strbuf_addf(&names, " and %zu more", n - LISTED_NAMES);
+    log_event(LOG_WARNING, "sync", "breakers.unknown",
+              "the control plane does not have breakers that routes name; "
+              "they let everything pass",
+              "names", strbuf_str(&names), NULL);
+    strbuf_free(&names);
+}
+
+static void look_for_missing(struct known *k)
+{
+    k->missing = 0;
+    if (!k->synced)
+        return;
+    uint32_t *ids = xcalloc(k->used_count + 1, sizeof(*ids));
+    size_t n = 0;
+    for (size_t i = 0; i < k->used_count; i++) {
+        if (state_of(k, k->used[i]) == BREAKER_UNKNOWN)
+            ids[n++] = k->used[i];
+    }
+    k->missing = n;
+    warn_missing(k, ids, n);
+    free(ids);
+}
+
+static void count_pending(struct known *k)
+{
+    k->pending = 0;
+    for (size_t i = 0; i < k->used_count; i++)
+        k->pending += !has_bit(k->is_seen, k->used[i]);
+}
+
+static void trust(struct known *k)
+{
+    if (k->trusted)
+        return;
+    k->trusted = true;
+    if (k->stale && k->stale_told)
+        log_event(LOG_INFO, "sync", "state.fresh", "breaker states are up to date again", NULL);
+    k->synced = true;
+    k->stale = false;
+    breakers_set_flags(k->breakers, STATE_SYNCED, STATE_STALE);
+    look_for_missing(k);
+}
+
+/* Every name the routes use has been seen; without any fixed name there is nothing to
+ * wait for, and with templated ones no list to go by. */
+static void trust_if_complete(struct known *k)
+{
+    if (k->connected && k->pending == 0 && !k->templated)
+        trust(k);
+}
+
+void known_configure(struct known *k, const struct known_options *options, int64_t now_ms)
+{
+    free(k->used);
+    k->used = xcalloc(options->used_count + 1, sizeof(*k->used));
+    k->used_count = options->used_count;
+    k->templated = options->templated;
+    k->state_max_age_ms = options->state_max_age_ms;
+    memset(k->is_used, 0, sizeof(k->is_used));
+    for (size_t i = 0; i < options->used_count; i++) {
+        k->used[i] = options->used[i];
+        set_bit(k->is_used, options->used[i]);
+    }
+    count_pending(k);
+    trust_if_complete(k);
+    look_for_missing(k);
+    known_tick(k, now_ms);
+}
+
+void known_forget(struct known *k, int64_t wall_ms)
+{
+    for (uint32_t id = 1; id <= breakers_count(k->breakers); id++) {
+        if (state_of(k, id) != BREAKER_UNKNOWN)
+            breakers_store(k->breakers, id, BREAKER_UNKNOWN, 0, false, wall_ms);
+    }
+    breakers_set_flags(k->breakers, 0, STATE_SYNCED | STATE_STALE);
+    k->synced = false;
+    k->trusted = false;
+    k->stale = false;
+    k->cached = 0;
+    k->missing = 0;
+    k->warned = 0;
+}
+
+void known_connected(struct known *k, int64_t now_ms)
+{
+    k->connected = true;
+    k->connected_ms = now_ms;
+    k->event_ms = now_ms;
+    memset(k->is_seen, 0, sizeof(k->is_seen));
+    count_pending(k);
+    breakers_set_flags(k->breakers, STATE_CONNECTED, 0);
+    trust_if_complete(k);
+}
+
+void known_lost(struct known *k, int64_t now_ms)
+{
+    if (!k->connected)
+        return;
+    /* one that never got as far as its snapshot does not renew what we know */
+    if (k->trusted)
+        k->lost_ms = now_ms;
+    k->connected = false;
+    k->trusted = false;
+    breakers_set_flags(k->breakers, 0, STATE_CONNECTED);
+    known_tick(k, now_ms);
+}
+
+static bool line_allowed(struct known *k, int64_t now_ms)
+{
+    if (now_ms - k->lines_ms >= 1000) {
+        k->lines_ms = now_ms;
+        k->lines = 0;
+    }
+    if (k->lines++ < LINES_PER_SECOND)
+        return true;
+    uint64_t suppressed;
+    if (log_limit_pass(&k->more_lines, now_ms, MINUTE_MS, &suppressed))
+        log_event(LOG_WARNING, "sync", "breaker.transitions_suppressed",
+                  "breakers change faster than is worth a line each", NULL);
+    return false;
+}
+
+static void log_transition(struct known *k, const struct state_event *ev, enum breaker_state from,
+                           int64_t now_ms)
+{
+    uint64_t suppressed;
+    if (ev->state == BREAKER_HALF_OPEN && ev->rate_null &&
+        log_limit_pass(&k->null_lines, now_ms, MINUTE_MS, &suppressed))
+        log_event(LOG_WARNING, "sync", "breaker.null_rate",
+                  "a half-open breaker without allow_rate admits nobody", "breaker", ev->breaker,
+                  NULL);
+    /* finding a breaker closed at first sight is no news */
+    if (from == BREAKER_UNKNOWN && ev->state == BREAKER_CLOSED)
+        return;
+    if (!line_allowed(k, now_ms))
+        return;
+    char rate[32] = "null";
+    if (!ev->rate_null)
+        snprintf(rate, sizeof(rate), "%.4g", ev->allow_rate);
+    char msg[STATE_EVENT_NAME_MAX + 64];
+    snprintf(msg, sizeof(msg), "breaker %s is %s", ev->breaker, breaker_state_name(ev->state));
+    log_event(LOG_INFO, "sync", "breaker.transition", msg, "breaker", ev->breaker, "from",
+              breaker_state_name(from), "to", breaker_state_name(ev->state), "allow_rate", rate,
+              "source", "stream", NULL);
+}
+
+/* A used name was seen: one less to wait for, and perhaps no longer missing.  True: for the
+ * first time on this connection. */
+static bool mark_seen(struct known *k, uint32_t id, enum breaker_state before)
+{
+    if (has_bit(k->is_seen, id))
+        return false;
+    set_bit(k->is_seen, id);
+    if (!has_bit(k->is_used, id))
+        return true;
+    k->pending--;
+    if (k->synced && before == BREAKER_UNKNOWN)
+        look_for_missing(k);
+    return true;
+}
+
+static enum known_result store(struct known *k, const struct state_event *ev, int64_t now_ms,
+                               int64_t wall_ms)
+{
+    uint32_t id = breakers_intern(k->breakers, ev->breaker, ev->breaker_len);
+    if (id == 0) {
+        uint64_t suppressed;
+        if (log_limit_pass(&k->full_lines, now_ms, MINUTE_MS, &suppressed))
+            log_event(LOG_WARNING, "sync", "breakers.table_full",
+                      "the table of breaker names is full; further breakers let everything pass",
+                      NULL);
+        return KNOWN_SAME;
+    }
+    enum breaker_state from = state_of(k, id);
+    bool news = breakers_store(k->breakers, id, ev->state, breaker_rate_from_double(ev->allow_rate),
+                               ev->rate_null, wall_ms);
+    k->cached += from == BREAKER_UNKNOWN;
+    if (news)
+        log_transition(k, ev, from, now_ms);
+    bool first = mark_seen(k, id, from);
+    return news || first ? KNOWN_NEWS : KNOWN_SAME;
+}
+
+static void log_skipped(struct known *k, const char *reason, int64_t now_ms)
+{
+    uint64_t suppressed = 0;
+    if (!log_limit_pass(&k->invalid_lines, now_ms, MINUTE_MS, &suppressed))
+        return;
+    char more[24];
+    snprintf(more, sizeof(more), "%" PRIu64, suppressed);
+    log_event(LOG_WARNING, "sync", "stream.event_skipped",
+              "the stream sent an event that makes no sense; it is skipped", "reason", reason,
+              "suppressed", more, NULL);
+}
+
+enum known_result known_event(struct known *k, const char *json, size_t len, int64_t now_ms,
+                              int64_t wall_ms)
+{
+    struct state_event ev;
+    enum state_event_result r = state_event_parse(json, len, &ev);
+    k->event_ms = now_ms;
+    if (r != STATE_EVENT_OK) {
+        bool unknown = r == STATE_EVENT_STATE;
+        count(k, unknown ? SYNC_EVENTS_UNKNOWN : SYNC_EVENTS_INVALID);
+        log_skipped(k, state_event_result_text(r), now_ms);
+        return unknown ? KNOWN_UNKNOWN : KNOWN_INVALID;
+    }
+    count(k, k->trusted ? SYNC_EVENTS_STATE : SYNC_EVENTS_SNAPSHOT);
+    enum known_result result = store(k, &ev, now_ms, wall_ms);
+    trust_if_complete(k);
+    return result;
+}
+
+void known_too_long(struct known *k, int64_t now_ms)
+{
+    k->event_ms = now_ms;
+    count(k, SYNC_EVENTS_INVALID);
+    log_skipped(k, "longer than 64 KiB", now_ms);
+}
+
+void known_comment(struct known *k)
+{
+    if (k->connected)
+        trust(k);
+}
+
+static int64_t stale_at_ms(const struct known *k)
+{
+    if (!k->synced || k->trusted || k->stale || k->state_max_age_ms == OFF)
+        return INT64_MAX;
+    return k->lost_ms + k->state_max_age_ms;
+}
+
+static int64_t synced_at_ms(const struct known *k)
+{
+    if (!k->connected || k->trusted)
+        return INT64_MAX;
+    int64_t quiet = k->event_ms + KNOWN_QUIET_MS;
+    int64_t settled = k->connected_ms + KNOWN_SETTLE_MS;
+    return quiet < settled ? quiet : settled;
+}
+
+void known_tick(struct known *k, int64_t now_ms)
+{
+    if (now_ms >= synced_at_ms(k))
+        trust(k);
+    if (now_ms < stale_at_ms(k))
+        return;
+    k->stale = true;
+    breakers_set_flags(k->breakers, STATE_STALE, 0);
+    uint64_t suppressed;
+    k->stale_told = log_limit_pass(&k->stale_lines, now_ms, MINUTE_MS, &suppressed);
+    if (k->stale_told)
+        log_event(
+            LOG_WARNING, "sync", "state.stale",
+            "the control plane has been out of reach for state_max_age; fail_mode decides now",
+            NULL);
+}
+
+int64_t known_next_ms(const struct known *k)
+{
+    int64_t stale = stale_at_ms(k);
+    int64_t synced = synced_at_ms(k);
+    return stale < synced ? stale : synced;
+}
+
+uint64_t known_cached(const struct known *k)
+{
+    return k->cached;
+}
+
+uint64_t known_missing(const struct known *k)
+{
+    return k->missing;
+}

@@ -1,0 +1,57 @@
+/*
+ * known.h - how far the breaker table can be trusted (DESIGN "Known state").
+ *
+ * Turns the stream's events into slots and flags: synced, connected, stale; tells
+ * which names the routes use and the server lacks.  A breaker that is absent from a
+ * later snapshot keeps its last state: the protocol has no removal message.  Pure but
+ * for log lines.
+ */
+#ifndef SYNC_KNOWN_H
+#define SYNC_KNOWN_H
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+struct breakers;
+
+#define KNOWN_QUIET_MS  250  /* no event for this long: the snapshot is complete */
+#define KNOWN_SETTLE_MS 5000 /* a stream that never falls quiet counts as synced after this */
+
+/* What the routes use; copied. */
+struct known_options {
+    const uint32_t *used; /* interned names, without duplicates */
+    size_t used_count;
+    bool templated;           /* some route has a "{host}" breaker: its names cannot be listed */
+    int64_t state_max_age_ms; /* OFF: never stale; 0: at once */
+};
+
+enum known_result {
+    KNOWN_NEWS,    /* a state or rate changed, or its breaker is new on this connection */
+    KNOWN_SAME,    /* a repetition */
+    KNOWN_UNKNOWN, /* a state value we do not know: dropped, the last one stays */
+    KNOWN_INVALID, /* malformed: skipped */
+};
+
+struct known; /* opaque, sync thread only */
+
+/* Both borrowed; counters: SYNC_COUNTER_COUNT of them. */
+struct known *known_new(struct breakers *b, _Atomic uint64_t *counters);
+void known_free(struct known *k); /* NULL is fine */
+void known_configure(struct known *k, const struct known_options *options, int64_t now_ms);
+/* Another project: forget every state, as before the first sync. */
+void known_forget(struct known *k, int64_t wall_ms);
+
+void known_connected(struct known *k, int64_t now_ms); /* the stream answered 200 */
+void known_lost(struct known *k, int64_t now_ms);      /* it ended; fine if it never stood */
+enum known_result known_event(struct known *k, const char *json, size_t len, int64_t now_ms,
+                              int64_t wall_ms);
+void known_too_long(struct known *k, int64_t now_ms); /* an event that sse.h skipped */
+void known_comment(struct known *k);
+void known_tick(struct known *k, int64_t now_ms); /* when known_next_ms() has come */
+int64_t known_next_ms(const struct known *k);     /* INT64_MAX: nothing to wait for */
+
+uint64_t known_cached(const struct known *k);  /* breakers that the server named */
+uint64_t known_missing(const struct known *k); /* used names the server lacks; 0 before sync */
+
+#endif

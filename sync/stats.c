@@ -1,0 +1,61 @@
+#include "sync/stats.h"
+#include "base/log.h"
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+
+void stats_init(struct stats *st)
+{
+    pthread_mutex_init(&st->lock, NULL);
+}
+
+void stats_destroy(struct stats *st)
+{
+    pthread_mutex_destroy(&st->lock);
+}
+
+static void set_error(struct stats *st, enum stats_source source, const char *text)
+{
+    pthread_mutex_lock(&st->lock);
+    snprintf(st->error[source], STATS_ERROR_MAX, "%s", text);
+    pthread_mutex_unlock(&st->lock);
+}
+
+void stats_trouble(struct stats *st, enum stats_source source, const char *text, int64_t now_ms)
+{
+    set_error(st, source, text);
+    uint64_t suppressed = 0;
+    if (!quiet_error(&st->quiet, now_ms, &suppressed))
+        return;
+    char more[24];
+    snprintf(more, sizeof(more), "%" PRIu64, suppressed);
+    /* both, because the line that tells of one may swallow the other's for a minute */
+    log_event(LOG_WARNING, "sync", "control.failed", text, "stream", st->error[STATS_STREAM],
+              "ingest", st->error[STATS_INGEST], "suppressed", more, NULL);
+}
+
+void stats_well(struct stats *st, enum stats_source source)
+{
+    if (st->error[source][0]) /* only we write it */
+        set_error(st, source, "");
+}
+
+void stats_line(struct stats *st, const char *event, const char *msg, const char *reason,
+                int64_t now_ms)
+{
+    uint64_t suppressed = 0;
+    if (!quiet_line(&st->quiet, now_ms, &suppressed))
+        return;
+    char more[24];
+    snprintf(more, sizeof(more), "%" PRIu64, suppressed);
+    log_event(LOG_INFO, "sync", event, msg, "reason", reason, "suppressed", more, NULL);
+}
+
+void stats_last_error(struct stats *st, char out[STATS_ERROR_MAX])
+{
+    pthread_mutex_lock(&st->lock);
+    const char *text =
+        st->error[STATS_STREAM][0] ? st->error[STATS_STREAM] : st->error[STATS_INGEST];
+    snprintf(out, STATS_ERROR_MAX, "%s", text);
+    pthread_mutex_unlock(&st->lock);
+}

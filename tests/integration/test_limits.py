@@ -1,0 +1,201 @@
+"""Limits: every one is enforced, counted, clear to the client, and over when the excess is (promise 7)."""
+
+import concurrent.futures
+import threading
+import time
+
+from harness import Case, Raw, SharedCase, request, slowdown, variant, wait_until
+
+
+class HeadLimitTest(SharedCase):
+    config = {"limits": {"header_bytes": "16KiB", "header_fields": 50}}
+
+    def refused(self, wire, status):
+        client = self.client()
+        client.try_send(wire)
+        response = client.read_response()
+        self.assert_self_made(response, status, "http_request_error")
+        client.expect_eof()
+
+    def test_heads_within_the_limits_pass(self):
+        origin = self.http_origin()
+        client = self.client()
+        self.assert_relayed(client.get(origin.url + "/", *[f"X-{i}: {i}" for i in range(49)]), 200, b"ok")
+        self.assert_relayed(client.get(origin.url + "/", "X: " + "v" * 15000), 200, b"ok")
+        self.assert_relayed(client.get(origin.url + "/" + "p" * 8000), 200)
+
+    def test_a_field_too_many_is_431(self):
+        self.refused(request("GET", "http://x.test/", *[f"X-{i}: {i}" for i in range(50)]), 431)
+
+    def test_a_head_too_large_is_431(self):
+        self.refused(request("GET", "http://x.test/", "X: " + "v" * 17000), 431)
+        self.refused(request("GET", "http://x.test/", *[f"X-{i}: {'v' * 1000}" for i in range(20)]), 431)
+
+    def test_a_target_too_long_is_414(self):
+        self.refused(request("GET", "http://x.test/" + "p" * 17000), 414)
+
+    def test_the_excess_need_not_arrive_completely(self):
+        client = self.client()
+        client.send(b"GET http://x.test/ HTTP/1.1\r\nHost: x.test\r\nX: " + b"v" * 17000)
+        self.assert_self_made(client.read_response(), 431, "http_request_error")
+
+    def test_it_is_counted_and_the_next_client_is_served(self):
+        before = self.px.metric("client_errors_total", reason="header_too_large")
+        limit = self.px.metric("limit_rejections_total", limit="headers")
+        self.refused(request("GET", "http://x.test/", "X: " + "v" * 17000), 431)
+        self.assertEqual(self.px.metric("client_errors_total", reason="header_too_large") - before +
+                         self.px.metric("limit_rejections_total", limit="headers") - limit >= 1, True)
+        self.assert_relayed(self.get(self.http_origin().url + "/"), 200, b"ok")
+
+    def test_a_response_head_too_large_is_502(self):
+        for name, lines in (("bytes", ["X: " + "v" * 17000]), ("fields", [f"X-{i}: {i}" for i in range(60)])):
+            with self.subTest(name):
+                origin = self.origin(lambda c, lines=lines: (c.read_request(), c.respond(200, b"", *lines), c.wait_for_end()))
+                self.assert_self_made(self.get(origin.url + "/"), 502)
+
+    def test_endless_chunk_extensions_and_trailers_of_a_request_are_bounded(self):
+        for name, wire in (("extension", b"5;" + b"e" * 100_000), ("trailers", b"0\r\n" + b"X-T: vvvvvvvvvv\r\n" * 10_000),
+                           ("size line", b"0" * 100_000)):
+            with self.subTest(name):
+                origin = self.origin(lambda c: c.wait_for_end())
+                client = self.client()
+                client.try_send(request("POST", origin.url + "/", "Transfer-Encoding: chunked") + wire)
+                response = client.read_response("POST")
+                self.assertIn(response.status, (400, 413, 431), response)
+                self.assertEqual(len(response.get_all("proxy-status")), 1)
+                origin.wait_ended()
+
+    def test_a_large_head_in_single_bytes_takes_linear_time(self):
+        wire = request("GET", self.http_origin().url + "/", *[f"X-{i}: {'v' * 300}" for i in range(45)])
+        client = self.client()
+        began = time.monotonic()
+        for byte in wire:
+            client.send(bytes([byte]))
+        self.assert_relayed(client.read_response(), 200, b"ok")
+        self.assertLess(time.monotonic() - began, 5 * slowdown())
+
+
+class ClientLimitTest(Case):
+    def test_only_allowed_clients_are_served(self):
+        proxy = self.proxy({"allow_clients": ["127.0.0.1/32"]}, self.control(), warnings=True)
+        origin = self.http_origin()
+        self.assert_relayed(self.get(origin.url + "/"), 200, b"ok")
+        for _ in range(3):
+            stranger = proxy.client(source="127.0.0.2")
+            stranger.try_send(request("GET", origin.url + "/"))
+            try:
+                data = stranger.read_to_eof()
+            except ConnectionResetError:
+                data = b""
+            stranger.close()
+            self.assertTrue(data == b"" or data.startswith(b"HTTP/1.1 403 "), data)
+        self.assertEqual(origin.hits, 1)
+        self.assertGreaterEqual(proxy.metric("client_errors_total", reason="forbidden"), 3)
+
+    def test_connections_per_client_leave_room_for_others(self):
+        proxy = self.proxy({"limits": {"connections_per_client": 3}}, self.control(), warnings=True)
+        origin = self.http_origin()
+        greedy = [self.client(proxy, source="127.0.0.2") for _ in range(3)]
+        for client in greedy:
+            self.assert_relayed(client.get(origin.url + "/"), 200, b"ok")
+        extra = self.client(proxy, source="127.0.0.2")
+        extra.try_send(request("GET", origin.url + "/"))
+        try:
+            data = extra.read_to_eof()
+            self.assertTrue(data == b"" or data.startswith(b"HTTP/1.1 503 "), data[:100])
+        except ConnectionResetError:
+            pass
+        extra.close()
+        self.assert_relayed(self.client(proxy, source="127.0.0.3").get(origin.url + "/"), 200, b"ok")
+        for client in greedy:
+            self.assert_relayed(client.get(origin.url + "/"), 200, b"ok")
+        greedy[0].close()
+
+        def again():
+            client = proxy.client(source="127.0.0.2")
+            try:
+                return client.get(origin.url + "/").status == 200
+            except (OSError, AssertionError):
+                return False
+            finally:
+                client.close()
+
+        wait_until(again, 5, "a free place for the greedy one")
+
+
+class DescriptorTest(Case):
+    def test_running_out_of_descriptors_pauses_accepting_and_loses_nobody_for_ever(self):
+        # A limit so low that clients and origins together pass it.
+        proxy = self.proxy({}, self.control(), warnings=True,
+                           prefix=["/bin/sh", "-c", 'ulimit -n 70; exec "$@"', "sh"])
+        origin = self.http_origin()
+        origin.record = False
+        clients = [Raw(proxy.address, 20) for _ in range(150)]
+        for client in clients:
+            client.try_send(request("GET", origin.url + "/slow/100", "Connection: close"))
+        answered = 0
+        with concurrent.futures.ThreadPoolExecutor(32) as pool:
+            for status in pool.map(self.outcome, clients):
+                answered += status in (200, 503, 502)
+        self.assertGreater(answered, 60, "most get an answer, some after a wait")
+        self.assert_relayed(self.get(origin.url + "/"), 200, b"ok")
+        self.assertEqual(proxy.telemetry("/livez").status, 200)
+
+    @staticmethod
+    def outcome(client):
+        try:
+            return client.read_response().status
+        except (OSError, AssertionError):
+            return None
+        finally:
+            client.close()
+
+
+class IdleCrowdTest(Case):
+    def test_hundreds_of_unfinished_heads_do_not_keep_others_waiting(self):
+        proxy = self.proxy({"workers": 2}, self.control())
+        origin = self.http_origin()
+        crowd = [self.client(proxy) for _ in range(400)]
+        for client in crowd:
+            client.send(b"GET http://x.test/ HTTP/1.1\r\nHost: x.test\r\nX: unfinis")
+        took = []
+        for _ in range(50):
+            began = time.monotonic()
+            self.assert_relayed(self.get(origin.url + "/"), 200, b"ok")
+            took.append(time.monotonic() - began)
+        self.assertLess(sorted(took)[25], 0.1)
+
+    def test_an_idle_connection_costs_next_to_nothing(self):
+        if variant() != "release":
+            self.skipTest("memory is measured on the release build only")
+        proxy = self.proxy({}, self.control())
+        origin = self.http_origin()
+        origin.record = False
+        self.assert_relayed(self.get(origin.url + "/"), 200, b"ok")
+        before = proxy.memory_kib()
+        self.assertLess(before, 16 * 1024, "KiB resident while idle")
+        crowd = [self.client(proxy) for _ in range(1000)]
+        for client in crowd:
+            self.assert_relayed(client.get(origin.url + "/"), 200, b"ok")
+        self.assertLess(proxy.memory_kib() - before, 2 * 1024, "KiB for 1000 idle connections")
+
+
+class BufferLimitTest(Case):
+    def test_buffered_total_bounds_the_memory_of_many_stalled_readers(self):
+        proxy = self.proxy({"limits": {"buffered_total": "1MiB"}}, self.control(), warnings=True)
+        origin = self.http_origin()
+        origin.record = False
+        self.assert_relayed(self.get(origin.url + "/"), 200, b"ok")
+        before = proxy.memory_kib()
+        crowd = [self.client(proxy, rcvbuf=4096) for _ in range(60)]
+        for client in crowd:
+            client.send(request("GET", origin.url + "/bytes/8000000"))
+        proxy.wait_metric(lambda v: v > 0, "limit_rejections_total", limit="buffered_total")
+        if variant() == "release":
+            self.assertLess(proxy.memory_kib() - before, 4 * 1024)
+        response = self.get(origin.url + "/")  # the others are served, or told at once
+        if response.status != 200:
+            self.assert_self_made(response, 503, "connection_limit_reached")
+        for client in crowd:
+            client.reset()
+        wait_until(lambda: self.get(origin.url + "/").status == 200, 10, "service as before")

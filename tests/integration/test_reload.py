@@ -1,0 +1,223 @@
+"""Reload: a new snapshot for new requests, the old one for those that run (DESIGN "Reload")."""
+
+import copy
+import json
+import os
+import re
+import signal
+import threading
+import time
+
+from harness import ROUTE_ALL, Case, Raw, merge, request, slowdown, stays, variant, wait_until
+
+RELOADS = int(os.environ.get("TRIPSWITCH_TEST_RELOADS", "10000"))
+
+
+class ReloadTest(Case):
+    def test_a_new_file_holds_for_new_requests_on_kept_connections(self):
+        control = self.control({"b": "closed", "c": "open"})
+        proxy = self.proxy({}, control)
+        origin = self.http_origin()
+        client = self.client(proxy)
+        self.assert_relayed(client.get(origin.url + "/"), 200, b"ok")
+        routes = [{"name": "all", "breakers": ["c"], "router": "rtr"}]
+        proxy.write_config(merge(proxy.config, {"routes": routes}))
+        proxy.reload()
+        response = client.get(origin.url + "/")
+        self.assert_self_made(response, 503, "destination_unavailable")
+        self.assertEqual(response.get("x-tripswitch-breaker"), "c")
+        m = proxy.metrics()
+        self.assertEqual(m.one("config_last_reload_successful"), 1)
+        self.assertEqual(m.sum("config_reloads_total", result="ok"), 1)
+
+    def test_a_broken_file_never_replaces_a_running_one(self):
+        proxy = self.proxy({}, self.control(), warnings=True)
+        origin, client = self.http_origin(), self.client()
+        good = copy.deepcopy(proxy.config)
+        for i, text in enumerate(["{", "", json.dumps({**good, "wrokers": 1}), json.dumps({**good, "mode": "maybe"}),
+                                  json.dumps({**good, "routes": [{"name": "x", "breakers": 7}]})]):
+            with self.subTest(text[:40]):
+                proxy.write_config(text)
+                proxy.reload()
+                m = proxy.metrics()
+                self.assertEqual(m.one("config_last_reload_successful"), 0)
+                self.assertEqual(m.sum("config_reloads_total", result="error"), i + 1)
+                self.assert_relayed(client.get(origin.url + "/"), 200, b"ok")
+        self.assertRegex(proxy.stderr(), r"config\.json:1:\d+: /\S*wrokers")
+        proxy.config = good
+        proxy.write_config()
+        proxy.reload()
+        self.assertEqual(proxy.metric("config_last_reload_successful"), 1)
+        self.assert_relayed(client.get(origin.url + "/"), 200, b"ok")
+
+    def test_a_missing_file_never_replaces_a_running_one(self):
+        proxy = self.proxy({}, self.control(), warnings=True)
+        os.unlink(proxy.config_path)
+        proxy.reload()
+        self.assertEqual(proxy.metric("config_last_reload_successful"), 0)
+        self.assert_relayed(self.get(self.http_origin().url + "/"), 200, b"ok")
+        proxy.write_config()
+
+    def test_what_needs_a_restart_is_told_and_the_rest_is_applied(self):
+        control = self.control({"b": "closed", "c": "open"})
+        proxy = self.proxy({}, control, warnings=True)
+        changes = {"workers": 2, "routes": [{"name": "all", "breakers": ["c"], "router": "rtr"}]}
+        old = copy.deepcopy(proxy.config)
+        proxy.write_config(merge(proxy.config, changes))
+        proxy.reload()
+        self.assertEqual(proxy.metric("config_restart_required"), 1)
+        self.assertEqual(proxy.metric("config_last_reload_successful"), 1)
+        self.assert_self_made(self.get(self.http_origin().url + "/"), 503)
+        proxy.config = old
+        proxy.write_config()
+        proxy.reload()
+        self.assertEqual(proxy.metric("config_restart_required"), 0)
+
+    def test_running_exchanges_keep_the_configuration_they_began_with(self):
+        control = self.control()
+        go = threading.Event()
+        origin = self.origin(lambda c: (c.read_request(), c.wait(go), c.respond(503, b"late"), c.wait_for_end()))
+        route = {"name": "all", "breakers": ["b"], "router": "old-router", "tags": {"gen": "old"}}
+        proxy = self.proxy({"routes": [route]}, control)
+        client = self.client(proxy).send(request("GET", origin.url + "/"))
+        origin.wait_requests(1)
+        new = {"name": "all", "breakers": ["b"], "router": "new-router", "tags": {"gen": "new"}, "failure": {"status": [404]}}
+        proxy.write_config(merge(proxy.config, {"routes": [new]}))
+        for _ in range(3):
+            proxy.reload()
+        go.set()
+        self.assert_relayed(client.read_response(), 503, b"late")
+        sample = control.wait_samples(1)[0]
+        self.assertEqual((sample["router_id"], sample["ok"], sample["tags"]), ("old-router", False, {"gen": "old"}))
+        self.assert_relayed(self.get(self.http_origin().url + "/status/503"), 503)
+        sample = control.wait_samples(2)[1]
+        self.assertEqual((sample["router_id"], sample["ok"], sample["tags"]), ("new-router", True, {"gen": "new"}))
+
+    def test_counters_survive_a_reload_and_belong_to_the_routes_name(self):
+        proxy = self.proxy({}, self.control())
+        origin = self.http_origin()
+        self.assert_relayed(self.get(origin.url + "/"), 200)
+        other = {"name": "other", "match": {"hosts": ["other.test"]}, "breakers": ["b"], "router": "rtr"}
+        proxy.write_config(merge(proxy.config, {"routes": [other, ROUTE_ALL]}))
+        proxy.reload()
+        self.assert_relayed(self.get(origin.url + "/"), 200)
+        self.assertEqual(proxy.metric("attempts_total", route="all", outcome="success"), 2)
+
+    def test_the_stream_is_not_reopened_by_a_reload_that_does_not_concern_it(self):
+        control = self.control()
+        proxy = self.proxy({}, control)
+        for _ in range(5):
+            proxy.reload()
+        self.assertEqual(len(control.stream_opens), 1)
+        self.assertEqual(proxy.metric("control_stream_connected"), 1)
+
+    def test_a_rotated_secret_is_used_without_a_restart(self):
+        control = self.control()
+        folder = self.temp_dir()
+
+        def publish(generation, key, secret):
+            """As the kubelet does: a new folder, then the link is swapped."""
+            data = os.path.join(folder, f"..gen{generation}")
+            os.mkdir(data)
+            for name, value in (("key", key), ("secret", secret)):
+                with open(os.path.join(data, name), "w", encoding="ascii") as f:
+                    f.write(value + "\n")
+                os.chmod(os.path.join(data, name), 0o400)
+            link = os.path.join(folder, "..data_tmp")
+            os.symlink(data, link)
+            os.rename(link, os.path.join(folder, "..data"))
+
+        publish(1, control.api_key, control.ingest_secret)
+        for name in ("key", "secret"):
+            os.symlink(os.path.join("..data", name), os.path.join(folder, name))
+        env = {"TRIPSWITCH_API_KEY": None, "TRIPSWITCH_INGEST_SECRET": None,
+               "TRIPSWITCH_API_KEY_FILE": os.path.join(folder, "key"),
+               "TRIPSWITCH_INGEST_SECRET_FILE": os.path.join(folder, "secret")}
+        proxy = self.proxy({}, control, env=env, warnings=True)
+        origin = self.http_origin()
+        self.assert_relayed(self.get(origin.url + "/"), 200)
+        control.wait_samples(1)
+        opened = len(control.stream_opens)
+        control.api_key = "eb_pk_" + "9" * 32
+        control.ingest_secret = "12" * 32
+        publish(2, control.api_key, control.ingest_secret)
+        wait_until(lambda: len(control.stream_opens) > opened, 16, "the stream to be opened with the new key")
+        self.assert_relayed(self.get(origin.url + "/"), 200)
+        control.wait_samples(2)
+
+
+class ReloadUnderLoadTest(Case):
+    heavy = True
+    time_limit_s = 240
+
+    def test_ten_thousand_reloads_under_load_fail_no_request(self):
+        control = self.control({"b": "closed", "c": "closed"})
+        control.keep_samples = False
+        proxy = self.proxy({"workers": 2}, control, dns=self.dns())
+        origin = self.http_origin()
+        origin.record = False
+        configs = [merge(proxy.config, {"routes": [ROUTE_ALL]}),
+                   merge(proxy.config, {"routes": [
+                       {"name": "other", "match": {"hosts": ["other.test"]}, "breakers": ["c"], "router": "r2"},
+                       {"name": "all", "breakers": ["b", "c"], "router": "rtr", "tags": {"x": "{status}"}}]})]
+        stop, errors, served = threading.Event(), [], [0, 0]
+
+        def load(which):
+            try:
+                client = Raw(proxy.address, 30)
+                client.keep_received = False
+                while not stop.is_set():
+                    response = client.get(origin.url + ("/slow/5" if served[which] % 10 == 0 else "/bytes/200"))
+                    if response.status != 200:
+                        errors.append(repr(response))
+                        return
+                    served[which] += 1
+                client.close()
+            except Exception as e:  # noqa: BLE001
+                errors.append(repr(e))
+
+        threads = [threading.Thread(target=load, args=(i,)) for i in range(2)]
+        for t in threads:
+            t.start()
+        counter = re.compile(rb'config_reloads_total\{result="ok"\} (\d+)')
+
+        def count():
+            return int(counter.search(proxy.telemetry("/metrics").body)[1])
+
+        done, began = count(), time.monotonic()
+        limit = began + 55 * slowdown()
+        wanted = done + RELOADS
+        while done < wanted and not errors:
+            if (done // 50) % 2 != (done - 1) // 50 % 2:
+                proxy.write_config(configs[(done // 50) % 2])
+            before = done
+            for _ in range(4):  # those that arrive together become one; the counter tells
+                proxy.signal(signal.SIGHUP)
+            while done == before:
+                done = count()
+                self.assertLess(time.monotonic(), limit, f"{done} reloads so far")
+        stop.set()
+        for t in threads:
+            t.join()
+        print(f"{done} reloads in {time.monotonic() - began:.1f} s, {sum(served)} requests")
+        self.assertEqual(errors, [])
+        self.assertGreater(min(served), 50)
+        m = proxy.metrics()
+        self.assertEqual(m.sum("config_reloads_total", result="error"), 0)
+        self.assertEqual(m.sum("attempts_total", outcome="success"), sum(served))
+        books = proxy.wait_balance(settled=True, timeout=20)
+        self.assertEqual(books.started, sum(served))
+        self.assertEqual(len(control.stream_opens), 1)
+
+    def test_reloads_do_not_leak(self):
+        proxy = self.proxy({}, self.control())
+        origin = self.http_origin()
+        self.assert_relayed(self.get(origin.url + "/"), 200)
+        for _ in range(600):  # until the allocator has found its size
+            proxy.reload()
+        memory, files = proxy.memory_kib(), proxy.open_files()
+        for _ in range(300):
+            proxy.reload()
+        stays(lambda: proxy.open_files() <= files + 1, 0.05, lambda: f"{proxy.open_files()} files, {files} before")
+        if variant() == "release":
+            self.assertLess(proxy.memory_kib(), memory + 1536, "KiB: a snapshot lost each time would be more")

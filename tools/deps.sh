@@ -1,0 +1,115 @@
+#!/bin/sh
+# deps.sh - install the Debian packages that are missing, and only those.
+#
+#   tools/deps.sh GROUP...           install what is missing (apt-get, with sudo unless root)
+#   tools/deps.sh --check GROUP...   only say what is missing; exit 1 if anything is
+#
+# Groups: build, test, demo, lint, clients.  Each package is looked for by what it gives
+# (a command, a library, a header, a Python module), so a machine that has it from
+# elsewhere, or no network, is left alone.
+set -eu
+
+table() {
+    cat <<'TABLE'
+build   make                  command:make
+build   gcc                   command:gcc
+build   binutils              command:ar
+build   libc6-dev             header:stdlib.h
+build   pkg-config            command:pkg-config
+build   libevent-dev          library:libevent_core library:libevent_extra
+build   libcurl4-openssl-dev  library:libcurl
+build   libcjson-dev          library:libcjson
+build   libssl-dev            library:openssl
+build   libhttp-parser-dev    header:http_parser.h
+build   libc-ares-dev         library:libcares
+build   zlib1g-dev            library:zlib
+build   ca-certificates       file:/etc/ssl/certs/ca-certificates.crt
+test    libcmocka-dev         library:cmocka
+test    python3               command:python3
+test    python3-yaml          module:yaml
+test    binutils              command:readelf
+test    curl                  command:curl
+test    wget                  command:wget
+demo    python3               command:python3
+lint    clang                 command:clang
+lint    clang-format          command:clang-format
+lint    clang-tidy            command:clang-tidy
+lint    cppcheck              command:cppcheck
+lint    shellcheck            command:shellcheck
+lint    python3               command:python3
+lint    git                   command:git
+clients nodejs                command:node
+clients default-jdk-headless  command:javac
+clients golang-go             command:go
+clients apache2-utils         command:ab
+TABLE
+}
+
+has() {
+    case $1 in
+    command:*) command -v "${1#*:}" >/dev/null 2>&1 ;;
+    library:*) pkg-config --exists "${1#*:}" 2>/dev/null ;;
+    header:*) echo "#include <${1#*:}>" | gcc -E -x c - >/dev/null 2>&1 ;;
+    module:*) python3 -c "import ${1#*:}" >/dev/null 2>&1 ;;
+    file:*) test -e "${1#*:}" ;;
+    esac
+}
+
+missing() { # GROUP...: the packages, each once
+    for group in "$@"; do
+        table | while read -r of package probes; do
+            [ "$of" = "$group" ] || continue
+            for probe in $probes; do
+                if ! has "$probe"; then
+                    echo "$package"
+                    break
+                fi
+            done
+        done
+    done | sort -u | tr '\n' ' '
+}
+
+check_only=
+if [ "${1:-}" = --check ]; then
+    check_only=1
+    shift
+fi
+for group in "$@"; do
+    if ! table | grep -q "^$group "; then
+        echo "deps.sh: no group \"$group\"" >&2
+        exit 2
+    fi
+done
+
+need=$(missing "$@")
+[ -n "$need" ] || exit 0
+if [ -n "$check_only" ]; then
+    echo "missing packages: $need" >&2
+    echo "install them with:  tools/deps.sh $*" >&2
+    exit 1
+fi
+if ! command -v apt-get >/dev/null 2>&1; then
+    echo "deps.sh: these are missing, and there is no apt-get to install them: $need" >&2
+    exit 1
+fi
+
+as_root=
+if [ "$(id -u)" != 0 ]; then
+    if ! command -v sudo >/dev/null 2>&1; then
+        echo "deps.sh: not root and no sudo; as root: apt-get install $need" >&2
+        exit 1
+    fi
+    as_root="sudo"
+fi
+echo "== installing: $need"
+export DEBIAN_FRONTEND=noninteractive
+# shellcheck disable=SC2086 # lists of words
+$as_root apt-get -q update </dev/null
+# shellcheck disable=SC2086
+$as_root env DEBIAN_FRONTEND=noninteractive apt-get -q -y --no-install-recommends install $need </dev/null
+
+need=$(missing "$@")
+if [ -n "$need" ]; then
+    echo "deps.sh: installed, yet not usable: $need" >&2
+    exit 1
+fi
