@@ -55,9 +55,11 @@ EXTRA    := $(if $(filter tsan,$(VARIANT)),$(OUT)/obj/tools/tsan.o)
 
 all: $(OUT)/tripswitch-proxy
 
+# Linked beside, then moved: a test that starts the program meanwhile finds a whole one.
 $(OUT)/tripswitch-proxy: $(OUT)/obj/proxy/main.o $(ARCHIVES) $(EXTRA) $(OUT)/flags
 	@echo "LD  $@"
-	$(Q)$(CC) $(ALL_CFLAGS) $(ALL_LDFLAGS) -o $@ $< $(EXTRA) $(ARCHIVES) $(LIBS)
+	$(Q)$(CC) $(ALL_CFLAGS) $(ALL_LDFLAGS) -o $@.new $< $(EXTRA) $(ARCHIVES) $(LIBS)
+	@mv $@.new $@
 
 # A file that is written only when its text changes, so that what depends on it is
 # made again when flags, compiler or the list of a room's files change.
@@ -95,7 +97,8 @@ UNIT := $(patsubst tests/unit/%.c,$(OUT)/unit/%,$(wildcard tests/unit/test_*.c))
 $(OUT)/unit/%: $(OUT)/obj/tests/unit/%.o $(ARCHIVES) $(EXTRA)
 	@mkdir -p $(@D)
 	@echo "LD  $@"
-	$(Q)$(CC) $(ALL_CFLAGS) $(ALL_LDFLAGS) -o $@ $< $(EXTRA) $(ARCHIVES) -lcmocka $(LIBS)
+	$(Q)$(CC) $(ALL_CFLAGS) $(ALL_LDFLAGS) -o $@.new $< $(EXTRA) $(ARCHIVES) -lcmocka $(LIBS)
+	@mv $@.new $@
 
 units: $(UNIT)
 

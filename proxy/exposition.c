@@ -196,22 +196,25 @@ void write_breaker_ratio(struct scrape *s, const struct family *f)
 {
     put_per_breaker(s, f, allow_ratio);
 }
-static double changes(const struct breakers *b, uint32_t id)
+void write_breaker_transitions(struct scrape *s, const struct family *f)
 {
-    return breaker_unpack(breakers_load(b, id)).changes;
+    for (uint32_t id = 1; id <= OTHER_BREAKER; id++) {
+        if (!s->breakers.of[id].used)
+            continue;
+        for (unsigned to = 0; to < f->labels[1].count; to++) {
+            struct slice values[] = { name_of(&s->breakers, id), slice_of(f->labels[1].value(to)) };
+            put(s, f, values, breakers_transitions(s->p->breakers, id, BREAKER_CLOSED + to));
+        }
+    }
 }
-void write_breaker_changes(struct scrape *s, const struct family *f)
+static double last_transition(const struct breakers *b, uint32_t id)
 {
-    put_per_breaker(s, f, changes);
-}
-static double last_change(const struct breakers *b, uint32_t id)
-{
-    int64_t ms = breakers_changed_ms(b, id);
+    int64_t ms = breakers_transition_ms(b, id);
     return ms == 0 ? NAN : (double)ms / 1000;
 }
-void write_breaker_last_change(struct scrape *s, const struct family *f)
+void write_breaker_last_transition(struct scrape *s, const struct family *f)
 {
-    put_per_breaker(s, f, last_change);
+    put_per_breaker(s, f, last_transition);
 }
 static double override_active(const struct breakers *b, uint32_t id)
 {

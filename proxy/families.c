@@ -33,6 +33,11 @@ static const char *outcome_value(unsigned i)
 {
     return outcome_name((enum outcome)i);
 }
+static const char *transition_value(unsigned i)
+{
+    return breaker_state_name((enum breaker_state)(BREAKER_CLOSED + i));
+}
+
 static const char *state_value(unsigned i)
 {
     return breaker_state_name((enum breaker_state)i);
@@ -537,16 +542,16 @@ const struct family families[] = {
       "Decisions about requests, by breaker",
       { NAMED("breaker"), FIXED("decision", decision_value, DECISION_COUNT) },
       .write = write_breaker_decisions },
-    { N("breaker_changes_total"),
+    { N("breaker_transitions_total"),
       COUNTER,
-      "Changes of state or allow_rate by the control plane",
-      { NAMED("breaker") },
-      .write = write_breaker_changes },
-    { N("breaker_last_change_timestamp_seconds"),
+      "Moves into a state, by the control plane",
+      { NAMED("breaker"), FIXED("to", transition_value, BREAKER_HALF_OPEN) },
+      .write = write_breaker_transitions },
+    { N("breaker_last_transition_timestamp_seconds"),
       GAUGE,
-      "When the control plane last changed state or allow_rate",
+      "When the control plane last moved it into another state",
       { NAMED("breaker") },
-      .write = write_breaker_last_change },
+      .write = write_breaker_last_transition },
     { N("breaker_override_active"),
       GAUGE,
       "1 while a local override decides",

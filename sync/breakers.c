@@ -9,6 +9,10 @@ struct breakers {
     _Atomic uint64_t *server;    /* by id; the sync thread alone writes */
     _Atomic uint64_t *local;     /* by id; main alone writes */
     _Atomic int64_t *changed_ms; /* by id; the sync thread alone writes */
+    struct {
+        _Atomic uint64_t to[BREAKER_HALF_OPEN + 1];
+        _Atomic int64_t last_ms;
+    } moves[BREAKERS_TRACKED]; /* the sync thread alone writes */
     _Atomic unsigned flags;
     _Atomic uint64_t version;
     _Atomic uint64_t table_full;
@@ -123,6 +127,23 @@ int64_t breakers_changed_ms(const struct breakers *b, uint32_t id)
     return valid(id) ? atomic_load_explicit(&b->changed_ms[id], memory_order_relaxed) : 0;
 }
 
+static void note_transition(struct breakers *b, uint32_t id, enum breaker_state to, int64_t wall_ms)
+{
+    unsigned slot = id < BREAKERS_TRACKED - 1 ? id : BREAKERS_TRACKED - 1;
+    atomic_fetch_add_explicit(&b->moves[slot].to[to], 1, memory_order_relaxed);
+    atomic_store_explicit(&b->moves[slot].last_ms, wall_ms, memory_order_relaxed);
+}
+
+uint64_t breakers_transitions(const struct breakers *b, unsigned slot, enum breaker_state to)
+{
+    return atomic_load_explicit(&b->moves[slot].to[to], memory_order_relaxed);
+}
+
+int64_t breakers_transition_ms(const struct breakers *b, unsigned slot)
+{
+    return atomic_load_explicit(&b->moves[slot].last_ms, memory_order_relaxed);
+}
+
 bool breakers_store(struct breakers *b, uint32_t id, enum breaker_state state, uint64_t rate,
                     bool rate_null, int64_t wall_ms)
 {
@@ -134,6 +155,8 @@ bool breakers_store(struct breakers *b, uint32_t id, enum breaker_state state, u
         rate = 0;
     if (v.state == state && v.rate == rate && v.rate_null == rate_null)
         return false;
+    if (v.state != state)
+        note_transition(b, id, state, wall_ms);
     v.state = state;
     v.rate = rate;
     v.rate_null = rate_null;

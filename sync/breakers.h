@@ -76,6 +76,12 @@ int64_t breakers_changed_ms(const struct breakers *b, uint32_t id); /* wall cloc
 /* Sync thread only. True if state or rate differ from before. */
 bool breakers_store(struct breakers *b, uint32_t id, enum breaker_state state, uint64_t rate,
                     bool rate_null, int64_t wall_ms);
+/* How often the server moved a breaker into a state, and when last (wall clock; 0: never).
+ * Kept for the first BREAKERS_TRACKED ids; all further ones share the last slot. */
+#define BREAKERS_TRACKED 201
+uint64_t breakers_transitions(const struct breakers *b, unsigned slot, enum breaker_state to);
+int64_t breakers_transition_ms(const struct breakers *b, unsigned slot);
+
 /* Any thread. */
 void breakers_set_flags(struct breakers *b, unsigned set, unsigned clear);
 /* Changes with every stored state or rate: a worker compares it to see whether to look. */

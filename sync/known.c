@@ -87,7 +87,8 @@ static enum breaker_state state_of(const struct known *k, uint32_t id)
 /* One warning per set of missing names; another set warns again. */
 static void warn_missing(struct known *k, const uint32_t *ids, size_t n)
 {
-    uint64_t set = n;
+    /* FNV-1a; 0 is kept for "nothing missing", which needs no warning */
+    uint64_t set = n ? UINT64_C(0xcbf29ce484222325) : 0;
     for (size_t i = 0; i < n; i++)
         set = (set ^ ids[i]) * UINT64_C(0x100000001b3);
     if (set == k->warned)

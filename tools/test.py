@@ -203,9 +203,9 @@ def main():
     units(tally, "asan", jobs, leaks)
     if tsan_prefix is not None:
         units(tally, "tsan", jobs, {}, tsan_prefix)
-    integration(tally, "asan", jobs, leaks)
+    integration(tally, "asan", 2 * jobs, leaks)  # most of a test is waiting
     if tsan_prefix is not None:
-        integration(tally, "tsan", jobs, {}, [f"tests/integration/test_{t}.py" for t in THREADED], tsan_prefix)
+        integration(tally, "tsan", 2 * jobs, {}, [f"tests/integration/test_{t}.py" for t in THREADED], tsan_prefix)
     sys.exit(tally.show())
 
 

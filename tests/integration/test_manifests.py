@@ -9,7 +9,7 @@ import subprocess
 import sys
 import unittest
 
-from harness import ROOT, Case, Proxy, free_port, merge, run_binary, tool, variant, wait_until
+from harness import ROOT, Case, Proxy, binary, clean_environment, free_port, merge, run_binary, tool, wait_until
 
 try:
     import yaml
@@ -148,12 +148,9 @@ class DockerfileTest(ManifestCase):
         self.assertTrue(all(h.is_unspecified for h in hosts), "probes come from outside")
 
     def test_its_libraries_are_those_that_the_program_loads(self):
-        if variant() != "release":
-            path = os.path.join(ROOT, "build", "tripswitch-proxy")
-            if not os.path.exists(path):
-                self.skipTest("no release binary: sanitizers load other libraries")
-        else:
-            path = os.path.join(ROOT, "build", "tripswitch-proxy")
+        path = os.path.join(ROOT, "build", "tripswitch-proxy")  # sanitizers load other libraries
+        if not os.path.exists(path):
+            self.skipTest("no release binary")
         if not (os.path.exists("/etc/debian_version") and read("/etc/debian_version").startswith("12")):
             self.skipTest("the list is that of Debian 12")
         into = self.temp_dir()
@@ -183,7 +180,6 @@ class DockerfileTest(ManifestCase):
                 "if p.poll() is None:\n"
                 "    p.terminate()\n"
                 "sys.exit(p.wait())\n")
-        from harness import binary, clean_environment
         done = subprocess.run([*sealed[:4], script, sys.executable, "-c", code, binary()], env=clean_environment(**env),
                               capture_output=True, text=True, timeout=50, check=False)
         self.assertEqual((done.returncode, done.stdout.splitlines()[:1]), (0, ["200"]), done.stderr[-2000:])
@@ -380,6 +376,39 @@ class KubernetesTest(ManifestCase):
                                 None, env=env, args=args, check_books=False)
         self._keep(proxy)
         return proxy
+
+
+class ReadmeTest(ManifestCase):
+    """What README says can be typed, can be typed."""
+
+    def test_its_configuration_is_valid_and_changes_what_it_says(self):
+        block = re.search(r"```json\n(.*?)```", read("README.md"), re.S)[1]
+        path = os.path.join(self.temp_dir(), "config.json")
+        with open(path, "w", encoding="utf-8") as f:
+            f.write(block)
+        done = run_binary("check", path)
+        self.assertEqual((done.returncode, done.stderr), (0, ""), done.stdout)
+
+    def test_its_variables_files_and_targets_exist(self):
+        text = read("README.md")
+        self.assert_known_variables(set(re.findall(r"\bTRIPSWITCH_\w+", text)), "README")
+        targets = set(re.findall(r"^\.PHONY:(.*)$", read("Makefile"), re.M)[0].split())
+        for target in re.findall(r"(?:^    |`)make ([a-z-]+)", text, re.M):
+            self.assertIn(target, targets, "make " + target)
+        for name in re.findall(r"\b(?:proxy|sync|config|docker|tools)/[\w./-]+\.\w+", text):
+            self.assertTrue(os.path.exists(os.path.join(ROOT, name)), name)
+        for room in re.findall(r"^\| `(\w+)/`", text, re.M):
+            self.assertTrue(os.path.isdir(os.path.join(ROOT, room)), room)
+
+    def test_its_endpoints_answer(self):
+        proxy = self.proxy({"samples": None}, None)
+        origin = self.http_origin()
+        self.get(origin.url + "/")
+        paths = re.findall(r"^\| (`/.*?) \|", read("README.md"), re.M)
+        self.assertEqual(len(paths), 5, paths)
+        for path in re.findall(r"`(/\S*)`", " ".join(paths)):
+            path = path.replace("NAME", f"127.0.0.1:{origin.port}")
+            self.assertEqual(proxy.telemetry(path).status, 200, path)
 
 
 if __name__ == "__main__":
