@@ -179,4 +179,5 @@ help:
 
 FORCE:
 .PHONY: all units unit run test demo deps format check-format lint install uninstall clean help FORCE
+-include tests/fuzz/fuzz.mk
 -include $(shell find $(OUT)/obj -name '*.d' 2>/dev/null)

@@ -84,7 +84,7 @@ void access_log_exchange(const struct exchange *ex, enum request_result result)
     json_str(&j, "mode", traffic_mode_name(ex->mode));
     json_str(&j, "method", ex->method);
     if (ex->target)
-        json_str(&j, "authority", ex->target->key);
+        json_strn(&j, "authority", ex->target->key, ex->target->authority_len);
     if (ex->path[0])
         json_str(&j, "path", ex->path);
     json_int(&j, "status", (int64_t)ex->status);

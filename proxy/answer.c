@@ -24,9 +24,14 @@ void answer_send(struct exchange *ex, const struct reply *r)
         ex->close_after = true;
     mine.close = ex->close_after && !ex->client_http10;
     mine.no_body = ex->is_head;
-    ex->status = (unsigned)mine.status;
     ex->error = mine.error;
     ex->detail = mine.detail;
+    if (ex->silent) {
+        exchange_enter(ex, EX_REPLY);
+        exchange_finish(ex, answer_result(ex));
+        return;
+    }
+    ex->status = (unsigned)mine.status;
 
     struct strbuf text = STRBUF_INIT;
     reply_write(&mine, &text);

@@ -91,6 +91,7 @@ enum target_error authority_parse(struct authority *out, struct slice s, uint16_
 {
     memset(out, 0, offsetof(struct authority, raw));
     out->raw = s;
+    out->fixed = NULL;
     out->port = default_port;
     if (memchr(s.p, '@', s.len))
         return TARGET_USERINFO;

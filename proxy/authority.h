@@ -12,13 +12,16 @@
 
 #define HOST_MAX 255
 
+struct address;
+
 struct authority {
     char host[HOST_MAX + 1]; /* lower case, no brackets, no trailing dot */
     size_t host_len;
     uint16_t port;
     bool has_port;
     bool is_ipv6;
-    struct slice raw; /* as received: what goes into Host */
+    struct slice raw;            /* as received: what goes into Host */
+    const struct address *fixed; /* NULL, or connect here whatever the name resolves to */
 };
 
 enum target_error {

@@ -6,6 +6,8 @@
 #include "proxy/proxy.h"
 #include "proxy/request.h"
 #include "proxy/snapshot.h"
+#include "proxy/transparent.h"
+#include "proxy/tunnel.h"
 #include <stdlib.h>
 
 #define EMPTY_LINES_MAX 4 /* before a request line (RFC 9112 2.2) */
@@ -26,6 +28,7 @@ static void downstream_free(struct conn *c)
 {
     struct downstream *d = CONTAINER(c, struct downstream, c);
     free(d->inner);
+    free(d->original);
     free(d);
 }
 
@@ -42,7 +45,8 @@ static void idle_deadline(struct downstream *d)
 }
 
 void downstream_new(struct worker *w, int fd, const struct address *client,
-                    enum turned_away turned_away, uint32_t client_slot)
+                    const struct address *original, enum turned_away turned_away,
+                    uint32_t client_slot)
 {
     struct downstream *d = xcalloc(1, sizeof(*d));
     conn_init(&d->c, w, fd, &downstream_ops, false);
@@ -54,9 +58,15 @@ void downstream_new(struct worker *w, int fd, const struct address *client,
     COUNT(w->c.client_connections_total);
     COUNT(w->c.client_connections);
     idle_deadline(d);
+    if (original) {
+        d->original = xmalloc(sizeof(*original));
+        *d->original = *original;
+        d->undecided = true;
+        conn_set_deadline(&d->c, worker_now_ms(w) + TUNNEL_SNIFF_MS);
+    }
     /* Clients speak first: their bytes are usually here already. */
     d->c.readable = d->c.writable = true;
-    read_head(d);
+    on_ready(&d->c);
 }
 
 static void let_go(struct downstream *d)
@@ -270,6 +280,15 @@ static void read_head(struct downstream *d)
     }
 }
 
+static void decide(struct downstream *d, bool waited_long_enough)
+{
+    transparent_decide(d, waited_long_enough);
+    if (d->c.dead || d->undecided || d->ex)
+        return;
+    idle_deadline(d);
+    read_head(d);
+}
+
 static void on_ready(struct conn *c)
 {
     struct downstream *d = CONTAINER(c, struct downstream, c);
@@ -277,6 +296,8 @@ static void on_ready(struct conn *c)
         exchange_on_downstream(d->ex);
     else if (d->lingering)
         linger_read(d);
+    else if (d->undecided)
+        decide(d, false);
     else
         read_head(d);
 }
@@ -286,6 +307,10 @@ static void on_deadline(struct conn *c)
     struct downstream *d = CONTAINER(c, struct downstream, c);
     if (d->ex) {
         exchange_on_deadline(d->ex);
+        return;
+    }
+    if (d->undecided) {
+        decide(d, true);
         return;
     }
     if (!d->lingering && c->in && block_len(c->in) > 0) {

@@ -31,24 +31,27 @@ enum turned_away {
 
 struct downstream {
     struct conn c;
-    struct list link;        /* in worker->downstreams */
-    struct exchange *ex;     /* NULL: between requests */
-    struct authority *inner; /* owned; inside a CONNECT that carries plain HTTP: its target */
-    struct upstream *parked; /* NTLM or Negotiate: ours alone */
+    struct list link;         /* in worker->downstreams */
+    struct exchange *ex;      /* NULL: between requests */
+    struct authority *inner;  /* owned; inside a CONNECT that carries plain HTTP: its target */
+    struct address *original; /* owned; redirected to us: where it was going */
+    struct upstream *parked;  /* NTLM or Negotiate: ours alone */
     struct address client;
     size_t scanned; /* of the head in c.in */
     size_t linger_left;
     uint32_t client_slot; /* of connections_per_client's table; 0: not counted */
     uint8_t empty_lines;  /* before the request line */
     uint8_t turned_away;  /* enum turned_away */
+    bool undecided;       /* redirected, and not yet clear what the client speaks */
     bool lingering;
     bool inner_covered; /* the next inner request goes by the verdict on its CONNECT */
     bool head_timed;    /* the deadline is the head's */
 };
 
-/* Takes over an accepted socket. */
+/* Takes over an accepted socket.  original: NULL, or where a redirected one was going. */
 void downstream_new(struct worker *w, int fd, const struct address *client,
-                    enum turned_away turned_away, uint32_t client_slot);
+                    const struct address *original, enum turned_away turned_away,
+                    uint32_t client_slot);
 void downstream_close(struct downstream *d);
 /* What remains to be written is cut short on purpose: the peer must notice. */
 void downstream_reset(struct downstream *d);

@@ -210,7 +210,8 @@ void exchange_finish(struct exchange *ex, enum request_result result)
     bool request_read = ex->rq == RQ_NONE || ex->rq == RQ_DONE;
     exchange_release_upstream(ex, ex->rs == RS_DONE && ex->upstream_reusable && request_read);
     exchange_forget_head(ex);
-    bool cut_unmarked = ex->rs == RS_CUT && ex->response_body.framing == FRAMING_CLOSE;
+    bool cut_unmarked =
+        ex->silent || (ex->rs == RS_CUT && ex->response_body.framing == FRAMING_CLOSE);
     bool keep = whole && request_read && !ex->close_after && !ex->client_gone;
     exchange_enter(ex, EX_DONE);
     exchange_free(ex);
@@ -289,11 +290,13 @@ static void establish(struct exchange *ex, struct upstream *up)
     ex->up = up;
     ex->upstream_address = up->address;
     ex->upstream_known = true;
-    ex->status = 200;
-    ex->head_sent = true;
-    conn_enqueue_bytes(&ex->down->c, answer, sizeof(answer) - 1);
+    if (!ex->silent) {
+        ex->status = 200;
+        ex->head_sent = true;
+        conn_enqueue_bytes(&ex->down->c, answer, sizeof(answer) - 1);
+    }
     exchange_enter(ex, EX_TUNNEL);
-    tunnel_begin(ex, true);
+    tunnel_begin(ex, !ex->silent);
 }
 
 void exchange_become_inner(struct exchange *ex)

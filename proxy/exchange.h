@@ -92,12 +92,13 @@ struct exchange {
     bool head_sent : 1; /* a response head has been handed to the client */
 
     bool upstream_known : 1; /* upstream_address is valid */
-    bool is_connect : 1;
-    bool upgrade : 1;       /* a listed Upgrade has been passed on */
-    bool opaque : 1;        /* a tunnel's bytes, not HTTP */
-    bool tunnel_broken : 1; /* ended by a reset or by us, not by both sides */
-    bool bypassed : 1;      /* the host is in the bypass list */
-    bool ungated : 1;       /* mode off, or bypassed: makes no samples */
+    bool is_connect : 1;     /* opens a tunnel */
+    bool silent : 1;         /* redirected bytes that are no HTTP: no answer of ours fits */
+    bool upgrade : 1;        /* a listed Upgrade has been passed on */
+    bool opaque : 1;         /* a tunnel's bytes, not HTTP */
+    bool tunnel_broken : 1;  /* ended by a reset or by us, not by both sides */
+    bool bypassed : 1;       /* the host is in the bypass list */
+    bool ungated : 1;        /* mode off, or bypassed: makes no samples */
 
     enum traffic_mode mode;
     struct authority authority; /* CONNECT only */

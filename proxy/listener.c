@@ -8,6 +8,7 @@
 #include "proxy/downstream.h"
 #include "proxy/proxy.h"
 #include "proxy/snapshot.h"
+#include "proxy/transparent.h"
 #include <errno.h>
 #include <event2/event.h>
 #include <netinet/in.h>
@@ -86,14 +87,14 @@ int listener_open(const struct listen_addr *addr, int *fds, unsigned count,
 
 /* ---- Places ---- */
 
-static enum turned_away admit(struct worker *w, const struct sockaddr *peer)
+static enum turned_away admit(struct worker *w, const struct sockaddr *peer, bool transparent)
 {
     struct proxy *p = w->proxy;
     const struct config *cfg = w->snap->cfg;
     int64_t now = atomic_fetch_add(&p->connections, 1) + 1;
     int64_t limit = cfg->limits.connections < p->connection_limit ? cfg->limits.connections
                                                                   : p->connection_limit;
-    if (!cidr_contains(&cfg->allow_clients, peer))
+    if (!transparent && !cidr_contains(&cfg->allow_clients, peer))
         return TURNED_AWAY_ADDRESS;
     return now > limit ? TURNED_AWAY_LIMIT : TURNED_AWAY_NO;
 }
@@ -143,10 +144,17 @@ static void count_turned_away(struct worker *w, enum turned_away why)
     }
 }
 
-static void take_in(struct worker *w, int fd, const struct address *peer)
+static void take_in(struct listener *l, int fd, const struct address *peer)
 {
+    struct worker *w = l->w;
     const struct config *cfg = w->snap->cfg;
-    enum turned_away why = admit(w, &peer->sa);
+    struct address original;
+    if (l->transparent && transparent_destination(fd, &original) < 0) {
+        COUNT(w->c.not_redirected_total);
+        close(fd);
+        return;
+    }
+    enum turned_away why = admit(w, &peer->sa, l->transparent);
     uint32_t slot = 0;
     if (cfg->limits.connections_per_client != OFF) {
         slot = client_slot(peer);
@@ -161,7 +169,7 @@ static void take_in(struct worker *w, int fd, const struct address *peer)
         listener_client_gone(w, slot);
         return;
     }
-    downstream_new(w, fd, peer, why, slot);
+    downstream_new(w, fd, peer, l->transparent ? &original : NULL, why, slot);
 }
 
 /* ---- Accepting ---- */
@@ -198,7 +206,7 @@ static void on_accept(evutil_socket_t fd, short what, void *arg)
         socklen_t len = sizeof(peer);
         int client = accept4(fd, &peer.sa, &len, SOCK_NONBLOCK | SOCK_CLOEXEC);
         if (client >= 0) {
-            take_in(l->w, client, &peer);
+            take_in(l, client, &peer);
             continue;
         }
         if (out_of_descriptors(errno))
@@ -208,9 +216,10 @@ static void on_accept(evutil_socket_t fd, short what, void *arg)
     }
 }
 
-void listener_attach(struct listener *l, struct worker *w, int fd)
+void listener_attach(struct listener *l, struct worker *w, int fd, bool transparent)
 {
     l->w = w;
+    l->transparent = transparent;
     l->fd = fd;
     event_assign(&l->ev, w->base, fd, EV_READ | EV_PERSIST, on_accept, l);
     event_add(&l->ev, NULL);

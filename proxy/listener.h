@@ -19,6 +19,7 @@ struct listener {
     struct worker *w;
     int fd;
     bool paused;
+    bool transparent;
     struct event ev;
     struct event resume;
 };
@@ -28,8 +29,9 @@ struct listener {
 int listener_open(const struct listen_addr *addr, int *fds, unsigned count,
                   struct sockaddr_storage *bound, struct strbuf *errors, int *code);
 
-void listener_attach(struct listener *l, struct worker *w, int fd); /* takes over fd */
-void listener_detach(struct listener *l);                           /* closes it */
+/* Takes over fd. */
+void listener_attach(struct listener *l, struct worker *w, int fd, bool transparent);
+void listener_detach(struct listener *l); /* closes it */
 
 /* A client connection has closed: gives its places back. */
 void listener_client_gone(struct worker *w, uint32_t client_slot);

@@ -150,11 +150,18 @@ static void raise_descriptor_limit(struct proxy *p, const struct config *cfg)
     }
 }
 
+/* Explicit listeners first, then transparent ones. */
+static const struct listen_addr *listen_item(const struct config *cfg, size_t i)
+{
+    return i < cfg->listen.count ? &cfg->listen.items[i]
+                                 : &cfg->transparent_listen.items[i - cfg->listen.count];
+}
+
 static int open_listeners(struct runtime *rt, const struct config *cfg, int *code)
 {
     struct proxy *p = &rt->proxy;
     struct strbuf errors = STRBUF_INIT;
-    size_t count = cfg->listen.count;
+    size_t count = cfg->listen.count + cfg->transparent_listen.count;
     rt->listener_fd_count = count * p->worker_count;
     rt->listener_fds = xcalloc(rt->listener_fd_count + 1, sizeof(int));
     for (size_t i = 0; i < rt->listener_fd_count; i++)
@@ -163,7 +170,7 @@ static int open_listeners(struct runtime *rt, const struct config *cfg, int *cod
     for (size_t i = 0; i < count && !err; i++) {
         struct sockaddr_storage bound;
         int fds[WORKERS_MAX];
-        err = listener_open(&cfg->listen.items[i], fds, p->worker_count, &bound, &errors, code);
+        err = listener_open(listen_item(cfg, i), fds, p->worker_count, &bound, &errors, code);
         for (unsigned w = 0; w < p->worker_count && !err; w++)
             rt->listener_fds[w * count + i] = fds[w];
         if (!err)
@@ -222,12 +229,13 @@ static int start_control(struct runtime *rt, struct config *cfg)
 static int start_workers(struct runtime *rt, const struct config *cfg)
 {
     struct proxy *p = &rt->proxy;
-    size_t count = cfg->listen.count;
+    size_t count = cfg->listen.count + cfg->transparent_listen.count;
     for (unsigned i = 0; i < p->worker_count; i++) {
         struct worker *w = p->workers[i];
         w->listeners = xcalloc(count ? count : 1, sizeof(*w->listeners));
         for (size_t l = 0; l < count; l++) {
-            listener_attach(&w->listeners[w->listener_count++], w, rt->listener_fds[i * count + l]);
+            listener_attach(&w->listeners[w->listener_count++], w, rt->listener_fds[i * count + l],
+                            l >= cfg->listen.count);
             rt->listener_fds[i * count + l] = -1;
         }
         if (worker_start(w) < 0) {

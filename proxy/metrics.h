@@ -119,6 +119,7 @@ struct histogram { /* upper bounds are the exposition's; the last bucket is +Inf
     X(ungated_hosts_total, "Requests to hosts past limits.auto_breakers or the breaker table")     \
     X(late_answers_total, "Answers that came after their attempt was judged")                      \
     X(samples_ring_full_total, "Attempt records dropped because the worker's ring was full")       \
+    X(not_redirected_total, "Connections to a transparent listener that nothing redirected")       \
     X(accept_pauses_total, "Times accept paused because descriptors ran out")                      \
     X(dns_cache_hits_total, "Lookups answered from the cache")                                     \
     X(dns_stale_answers_total, "Lookups answered from an expired entry")                           \
@@ -132,7 +133,8 @@ struct histogram { /* upper bounds are the exposition's; the last bucket is +Inf
     X(samples_skipped_total_w)                                                                     \
     X(dns_lookups_ok)                                                                              \
     X(dns_lookups_nxdomain)                                                                        \
-    X(dns_lookups_timeout) X(dns_lookups_servfail) X(dns_lookups_other) X(upstream_connects_ok)    \
+    X(dns_lookups_timeout)                                                                         \
+    X(dns_lookups_servfail) X(dns_lookups_other) X(upstream_connects_ok)                           \
         X(upstream_connects_refused) X(upstream_connects_timeout) X(upstream_connects_dns)         \
             X(upstream_connects_tls) X(upstream_connects_other) X(retries_stale_connection)        \
                 X(limit_connections) X(limit_connections_per_client) X(limit_tunnels)              \
@@ -160,7 +162,8 @@ struct worker_counters {
 #define LABELLED(name)    counter name;
     WORKER_PLAIN_COUNTERS(PLAIN)
     WORKER_PLAIN_GAUGES(PLAIN)
-    WORKER_LABELLED_COUNTERS(LABELLED) WORKER_LABELLED_GAUGES(LABELLED)
+    WORKER_LABELLED_COUNTERS(LABELLED)
+    WORKER_LABELLED_GAUGES(LABELLED)
 #undef PLAIN
 #undef LABELLED
         struct route_counters routes[ROUTE_SLOTS]; /* by interned route slot */

@@ -25,27 +25,26 @@ const char *net_backend_name(enum net_backend b)
 void net_options_usage(struct strbuf *out)
 {
     strbuf_adds(
-        out,
-        "Usage: tripswitch-proxy init-net --apply | --print | --remove | --verify [flags]\n\n"
-        "Redirects this network namespace's outgoing TCP connections to the proxy's\n"
-        "transparent listener.  Needs CAP_NET_ADMIN, with iptables CAP_NET_RAW too.\n\n"
-        "  --apply               put the rules in place, instead of those of an earlier run\n"
-        "  --print               show them; needs no rights\n"
-        "  --remove              take them away, whichever backend made them\n"
-        "  --verify              are the rules of these flags in place, and is a connection\n"
-        "                        captured?  May follow --apply.  Exit 0 yes, 1 no\n\n"
-        "  --uid N               what this user opens is not captured: the proxy's own\n"
-        "                        (65532, the user of the image, unless --gid is given)\n"
-        "  --gid N               the same for a group; with --uid, either is enough\n"
-        "  --port P              where captured connections go (3129)\n"
-        "  --ports LIST          which ports are captured (80,443), such as 80,8000-8099\n"
-        "  --exclude-ports LIST  never these; nor 3128, 3130, 3131 and P\n"
-        "  --exclude-cidr LIST   never connections to these addresses; nor to loopback,\n"
-        "                        169.254.0.0/16 and fe80::/10\n"
-        "  --backend NAME        nft, iptables-nft or iptables-legacy; auto, the default,\n"
-        "                        takes the first that works\n\n"
-        "Exit codes: 0 done, 1 not verified, 2 usage, 71 the system refused, 77 a\n"
-        "capability is missing.\n");
+        out, "Usage: tripswitch-proxy init-net --apply | --print | --remove | --verify [flags]\n\n"
+             "Redirects this network namespace's outgoing TCP connections to the proxy's\n"
+             "transparent listener.  Needs CAP_NET_ADMIN, with iptables CAP_NET_RAW too.\n\n"
+             "  --apply               put the rules in place, instead of those of an earlier run\n"
+             "  --print               show them; needs no rights\n"
+             "  --remove              take them away, whichever backend made them\n"
+             "  --verify              are the rules of these flags in place, and is a connection\n"
+             "                        captured?  May follow --apply.  Exit 0 yes, 1 no\n\n"
+             "  --uid N               what this user opens is not captured: the proxy's own\n"
+             "                        (65532, the user of the image, unless --gid is given)\n"
+             "  --gid N               the same for a group; with --uid, either is enough\n"
+             "  --port P              where captured connections go (3129)\n"
+             "  --ports LIST          which ports are captured (80,443), such as 80,8000-8099\n"
+             "  --exclude-ports LIST  never these; nor 3128, 3130, 3131 and P\n"
+             "  --exclude-cidr LIST   never connections to these addresses; nor to loopback,\n"
+             "                        169.254.0.0/16 and fe80::/10\n"
+             "  --backend NAME        nft, iptables-nft or iptables-legacy; auto, the default,\n"
+             "                        takes the first that works\n\n"
+             "Exit codes: 0 done, 1 not verified, 2 usage, 71 the system refused, 77 a\n"
+             "capability is missing.\n");
 }
 
 /* ---- Values ---- */
@@ -144,10 +143,18 @@ static const struct {
     const char *name;
     enum net_action action; /* 0: takes a value */
 } flags[] = {
-    { "--apply", NET_APPLY },   { "--print", NET_PRINT }, { "--remove", NET_REMOVE },
-    { "--verify", NET_VERIFY }, { "--help", NET_HELP },   { "--uid", 0 },
-    { "--gid", 0 },             { "--port", 0 },          { "--ports", 0 },
-    { "--exclude-cidr", 0 },    { "--exclude-ports", 0 }, { "--backend", 0 },
+    { "--apply", NET_APPLY },
+    { "--print", NET_PRINT },
+    { "--remove", NET_REMOVE },
+    { "--verify", NET_VERIFY },
+    { "--help", NET_HELP },
+    { "--uid", 0 },
+    { "--gid", 0 },
+    { "--port", 0 },
+    { "--ports", 0 },
+    { "--exclude-cidr", 0 },
+    { "--exclude-ports", 0 },
+    { "--backend", 0 },
 };
 
 static int set_value(struct net_options *o, const char *name, const char *value, struct strbuf *why)

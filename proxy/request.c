@@ -7,6 +7,7 @@
 #include "proxy/proxy.h"
 #include "proxy/rewrite.h"
 #include "proxy/snapshot.h"
+#include <arpa/inet.h>
 #include <stdio.h>
 
 /* ---- Route and gate ---- */
@@ -347,12 +348,44 @@ static bool parse_inner(struct exchange *ex, const struct http1_head *h, struct 
     *path = h->target;
     if (h->host)
         a->raw = h->host->value;
-    if (slice_eq(h->target, SLICE("*")))
+    if (slice_eq(h->target, SLICE("*"))) {
         *path = (struct slice){ h->target.p, 0 };
-    else if (h->target.p[0] != '/') {
+    } else if (h->target.p[0] != '/') {
         bad_request(ex, 400, "inside this tunnel the request target must be a path");
         return false;
     }
+    return true;
+}
+
+/* A redirected request: routed by its Host, sent to the address it was meant for.  False:
+ * answered. */
+static bool parse_redirected(struct exchange *ex, const struct http1_head *h, struct authority *a,
+                             struct slice *path)
+{
+    const struct address *to = ex->down->original;
+    uint16_t port = ntohs(to->sa.sa_family == AF_INET6 ? to->in6.sin6_port : to->in.sin_port);
+    char ip[INET6_ADDRSTRLEN], text[INET6_ADDRSTRLEN + 2];
+    enum target_error err = TARGET_OK;
+    ex->mode = TRAFFIC_TRANSPARENT;
+    *path = h->target;
+    if (h->target.p[0] != '/' && !slice_eq(h->target, SLICE("*"))) {
+        err = target_parse_absolute(a, path, h->target);
+    } else if (h->host) {
+        err = authority_parse(a, h->host->value, port);
+        if (h->target.p[0] == '*')
+            path->len = 0;
+    } else {
+        address_text(to, ip, sizeof(ip));
+        int n = snprintf(text, sizeof(text), to->sa.sa_family == AF_INET6 ? "[%s]" : "%s", ip);
+        err = authority_parse(a, (struct slice){ text, (size_t)n }, port);
+        a->raw = (struct slice){ a->host, a->host_len };
+    }
+    if (err) {
+        bad_request(ex, err == TARGET_HTTPS ? 501 : 400, target_error_text(err));
+        return false;
+    }
+    a->port = port; /* what the client says of the port does not change where it goes */
+    a->fixed = to;
     return true;
 }
 
@@ -362,7 +395,10 @@ static bool parse_target(struct exchange *ex, const struct http1_head *h, struct
 {
     struct authority host;
     *path = (struct slice){ h->target.p, 0 };
-    if (ex->down->inner) {
+    if (ex->down->original) {
+        if (!parse_redirected(ex, h, a, path))
+            return false;
+    } else if (ex->down->inner) {
         if (!parse_inner(ex, h, a, path))
             return false;
     } else if (slice_eq(h->method, SLICE("CONNECT"))) {
@@ -399,6 +435,35 @@ static void find_route(struct exchange *ex, struct http1_head *h, const struct a
         note_trace_id(ex, h);
 }
 
+static void open_tunnel(struct exchange *ex, const struct authority *a)
+{
+    ex->authority = *a;
+    conn_release_empty(&ex->down->c);
+    judge_begin(ex);
+    exchange_enter(ex, EX_CONNECT);
+    exchange_connect(ex, true);
+}
+
+void request_begin_opaque(struct downstream *d, const struct authority *a)
+{
+    struct exchange *ex = exchange_new(d);
+    struct authority to = *a;
+    static struct http1_head none; /* no fields to match */
+    ex->is_connect = ex->silent = ex->close_after = true;
+    ex->mode = TRAFFIC_TRANSPARENT;
+    to.fixed = d->original;
+    if (!admit(ex))
+        return;
+    if (atomic_load(&ex->w->proxy->tunnels) >= exchange_config(ex)->limits.tunnels) {
+        COUNT(ex->w->c.limit_tunnels);
+        answer_error(ex, 503, PERR_CONNECTION_LIMIT_REACHED, "limits.tunnels is reached");
+        return;
+    }
+    find_route(ex, &none, &to, SLICE("/"));
+    if (pass_gate(ex))
+        open_tunnel(ex, &to);
+}
+
 void request_begin(struct downstream *d, struct http1_head *h, size_t head_len)
 {
     struct exchange *ex = exchange_new(d);
@@ -419,11 +484,7 @@ void request_begin(struct downstream *d, struct http1_head *h, size_t head_len)
     if (!pass_gate(ex))
         return;
     if (ex->is_connect) {
-        ex->authority = a;
-        conn_release_empty(&d->c);
-        judge_begin(ex);
-        exchange_enter(ex, EX_CONNECT);
-        exchange_connect(ex, true);
+        open_tunnel(ex, &a);
         return;
     }
     char upgrade[UPGRADE_MAX];

@@ -7,6 +7,7 @@
 #define PROXY_REQUEST_H
 #include "proxy/metrics.h"
 #include <stddef.h>
+struct authority;
 struct downstream;
 struct http1_head;
 
@@ -15,5 +16,8 @@ void request_begin(struct downstream *d, struct http1_head *head, size_t head_le
 /* A head that cannot be served at all gets its answer; the connection closes behind it. */
 void request_begin_bad(struct downstream *d, int status, enum proxy_error error,
                        const char *detail);
+
+/* Redirected bytes that are no HTTP: a tunnel to d->original, routed by this name. */
+void request_begin_opaque(struct downstream *d, const struct authority *a);
 
 #endif

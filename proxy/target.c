@@ -38,18 +38,28 @@ static bool is_literal(const char *host)
 
 struct target *target_get(struct worker *w, const struct authority *a)
 {
-    char key[HOST_MAX + 10];
+    char key[HOST_MAX + 10 + INET6_ADDRSTRLEN + 1];
     size_t len = authority_key(a, key, sizeof(key));
+    size_t authority_len = len;
+    if (a->fixed) {
+        key[len++] = '@';
+        address_text(a->fixed, key + len, sizeof(key) - len);
+        len += strlen(key + len);
+    }
     struct target *t = map_get(w->targets, key, len);
     if (!t) {
         make_room(w);
         t = xcalloc(1, sizeof(*t) + len + 1);
         memcpy(t->key, key, len + 1);
         t->key_len = len;
+        t->authority_len = authority_len;
         memcpy(t->host, a->host, a->host_len + 1);
         t->label_len = authority_label(a, t->label, sizeof(t->label));
         t->port = a->port;
-        t->is_literal = is_literal(t->host);
+        t->is_fixed = a->fixed != NULL;
+        if (a->fixed)
+            t->fixed = *a->fixed;
+        t->is_literal = t->is_fixed || is_literal(t->host);
         list_init(&t->idle);
         map_put(w->targets, key, len, t);
     }

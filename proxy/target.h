@@ -7,6 +7,7 @@
 #ifndef PROXY_TARGET_H
 #define PROXY_TARGET_H
 #include "proxy/authority.h"
+#include "proxy/dns.h"
 #include "proxy/route.h"
 #include "proxy/worker.h"
 #include <stdbool.h>
@@ -24,7 +25,9 @@ struct target {
     struct list lru;
     struct list idle; /* struct upstream, most recently used first */
     unsigned refs;    /* exchanges and connections */
-    bool is_literal;
+    bool is_literal;  /* needs no resolver: a literal, or a fixed address */
+    bool is_fixed;    /* transparent mode: connect to this address, whatever the name */
+    struct address fixed;
     uint16_t port;
     uint64_t generation; /* snapshot that the members below belong to; 0: none yet */
     struct route_candidates candidates;
@@ -36,6 +39,7 @@ struct target {
     size_t label_len;
     char label[HOST_MAX + 10]; /* {host} */
     char host[HOST_MAX + 1];   /* what is resolved */
+    size_t authority_len;      /* "host:port" at the front of key */
     size_t key_len;
     char key[];
 };

@@ -245,6 +245,9 @@ static enum connect_failure forbidden(struct exchange *ex, const struct address 
     case SELF_NO:
         break;
     }
+    /* Whom the application could reach without us it may reach through us. */
+    if (ex->target->is_fixed)
+        return CONNECT_OK;
     return cidr_contains(&ex->snap->cfg->access.deny_destinations, &a->sa) ? CONNECT_DENIED
                                                                            : CONNECT_OK;
 }
@@ -399,6 +402,11 @@ static enum upstream_start job_start(struct connect_job *job, struct exchange *e
     for (unsigned i = 0; i < CONNECT_PARALLEL; i++)
         job->tries[i].fd = -1;
     evtimer_assign(&job->stagger, ex->w->base, on_stagger, job);
+    if (ex->target->is_fixed) {
+        job->answer = (struct dns_answer){ .result = DNS_OK, .count = 1 };
+        job->answer.addresses[0] = ex->target->fixed;
+        return job_connect(job);
+    }
     switch (dns_resolve(ex->w->dns, ex->target->host, &job->query, &job->answer)) {
     case DNS_ANSWERED:
         return job_connect(job);

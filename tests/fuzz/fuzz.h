@@ -28,8 +28,7 @@
     X(ingest)                                                                                      \
     X(ingest_verify)                                                                               \
     X(sample)                                                                                      \
-    X(http_date)                                                                                   \
-    X(script)
+    X(http_date)
 
 #define FUZZ_DECLARE(name) void fuzz_##name(const uint8_t *data, size_t len);
 FUZZ_TARGETS(FUZZ_DECLARE)

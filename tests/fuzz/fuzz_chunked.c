@@ -56,8 +56,7 @@ static void check_same(const struct decoded *a, const struct decoded *b, const c
     CHECK(slice_eq((struct slice){ strbuf_str(&a->payload), a->payload.len },
                    (struct slice){ strbuf_str(&b->payload), b->payload.len }),
           "%s: another payload", how);
-    CHECK(a->trailer_len == b->trailer_len &&
-              memcmp(a->trailers, b->trailers, a->trailer_len) == 0,
+    CHECK(a->trailer_len == b->trailer_len && memcmp(a->trailers, b->trailers, a->trailer_len) == 0,
           "%s: other trailers", how);
 }
 

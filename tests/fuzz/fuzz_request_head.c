@@ -50,8 +50,7 @@ static bool hop_by_name(const struct http1_head *h, struct slice name)
 
 static bool ours(struct slice name)
 {
-    return slice_eq_nocase(name, SLICE("host")) ||
-           slice_eq_nocase(name, SLICE("content-length")) ||
+    return slice_eq_nocase(name, SLICE("host")) || slice_eq_nocase(name, SLICE("content-length")) ||
            slice_eq_nocase(name, SLICE("transfer-encoding"));
 }
 
@@ -63,8 +62,8 @@ static void check_fields(const struct http1_head *h, const struct rewrite_reques
         const struct http1_field *f = &h->fields[i];
         if (ours(f->name) || hop_by_name(h, f->name))
             continue;
-        while (at < seen.count && (ours(seen.fields[at].name) ||
-                                   (o->upgrade && hop_by_name(h, seen.fields[at].name))))
+        while (at < seen.count &&
+               (ours(seen.fields[at].name) || (o->upgrade && hop_by_name(h, seen.fields[at].name))))
             at++;
         CHECK(at < seen.count, "field %zu is lost", i);
         CHECK(slice_eq(seen.fields[at].name, f->name) || f == h->max_forwards,

@@ -1,6 +1,6 @@
 /* A trailer section: refused, or passed on without what frames, routes or authenticates. */
-#include "proxy/http1.h"
 #include "base/strbuf.h"
+#include "proxy/http1.h"
 #include "tests/fuzz/fuzz.h"
 #include "tests/fuzz/strict.h"
 #include <stdlib.h>
@@ -10,10 +10,11 @@ static struct strict_head seen;
 static void check_lines(const char *out, size_t len)
 {
     static const char *const forbidden[] = {
-        "authorization",    "connection",        "content-length", "content-type",
-        "expect",           "host",              "keep-alive",     "max-forwards",
-        "proxy-connection", "proxy-authorization", "te",           "trailer",
-        "transfer-encoding", "upgrade",          "www-authenticate",
+        "authorization",       "connection",   "content-length",
+        "content-type",        "expect",       "host",
+        "keep-alive",          "max-forwards", "proxy-connection",
+        "proxy-authorization", "te",           "trailer",
+        "transfer-encoding",   "upgrade",      "www-authenticate",
     };
     const char *wrong = strict_fields(&seen, out, len);
     CHECK(!wrong, "the trailers have %s", wrong);
@@ -30,8 +31,7 @@ void fuzz_trailers(const uint8_t *data, size_t len)
     strbuf_add(&text, data, len);
     strbuf_adds(&text, "\r\n");
     http1_body_init(&b, FRAMING_CHUNKED, 0);
-    enum http1_error err =
-        http1_body_decode(&b, (uint8_t *)text.data, text.len, &used, &payload);
+    enum http1_error err = http1_body_decode(&b, (uint8_t *)text.data, text.len, &used, &payload);
     if (!err && b.done) {
         char *out = malloc(b.trailer_len ? b.trailer_len : 1);
         size_t n = 0;

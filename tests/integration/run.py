@@ -22,6 +22,9 @@ import threading
 import time
 import unittest
 
+sys.dont_write_bytecode = True
+os.environ["PYTHONDONTWRITEBYTECODE"] = "1"  # for the test processes
+
 HERE = os.path.dirname(os.path.abspath(__file__))
 SETUP_LIMIT_S = 90
 

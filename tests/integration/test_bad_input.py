@@ -306,7 +306,7 @@ class BadResponseTest(SharedCase):
                 response = self.get(origin.url + "/", allow_truncated=True)
                 stop.set()
                 self.assertFalse(response.complete)
-                self.assertEqual(response.body[:5], b"hello")
+                self.assertTrue(b"hello".startswith(response.body[:5]), response.body[:100])
 
 
 class AfterGarbageTest(Case):

@@ -240,6 +240,15 @@ class SampleTest(Case):
         self.assertLess(time.monotonic() - began, 2)
         control.default_answer = 202
 
+    def test_at_most_two_posts_are_in_flight(self):
+        control = self.control()
+        control.default_answer = ("slow", 0.3)
+        _, proxy = self.pair({"batch": 10, "max_posts_per_second": 1000}, control)
+        self.send(200)
+        control.wait_samples(200, timeout=20)
+        self.assertLessEqual(control.most_posts, 2)
+        self.settled(proxy)
+
     def test_what_is_queued_is_flushed_at_shutdown(self):
         control, proxy = self.pair({"flush_interval": "1m", "urgent_interval": "1m"})
         self.send(150)

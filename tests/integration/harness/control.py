@@ -73,6 +73,8 @@ class ControlPlane:
         self.violations = []
         self.keep_samples = True
         self.accepted = 0
+        self.posts = 0  # being answered now
+        self.most_posts = 0  # at one time
         self.lock = threading.RLock()
         self.stopping = threading.Event()
         self.heartbeats = threading.Event()
@@ -323,10 +325,16 @@ class ControlPlane:
                       head.get("x-eb-signature"), action, body)
         with self.lock:
             self.batches.append(batch)
-        if samples is None and action == 202:
-            self._answer(conn, 400)  # the violation is on record already
-            return True
-        return self._act(conn, action, samples or [])
+            self.posts += 1
+            self.most_posts = max(self.most_posts, self.posts)
+        try:
+            if samples is None and action == 202:
+                self._answer(conn, 400)  # the violation is on record already
+                return True
+            return self._act(conn, action, samples or [])
+        finally:
+            with self.lock:
+                self.posts -= 1
 
     def _accept_samples(self, samples):
         with self.lock:

@@ -68,8 +68,8 @@ def _unescape(text):
 class Books:
     """Both equations of promise 3.  `routes` maps the routes that have a router to their
     number of metrics; `neutral_aborts`: how many client_abort attempts made no sample, or
-    None when the test cannot know; `unreported`: judged attempts of these routes whose host
-    has no router, because limits.auto_breakers was reached."""
+    None when the test cannot know; `unreported`: judged attempts of these routes that
+    make no sample because their host is bypassed."""
 
     def __init__(self, metrics, routes, neutral_aborts=None, unreported=0):
         self.metrics = m = metrics

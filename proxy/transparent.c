@@ -1,0 +1,94 @@
+#include "proxy/transparent.h"
+#include "base/base.h"
+#include "proxy/downstream.h"
+#include "proxy/request.h"
+#include "proxy/tls_hello.h"
+#include "proxy/tunnel.h"
+#include <arpa/inet.h>
+#include <linux/netfilter_ipv4.h>
+#include <stdio.h>
+
+#define IP6T_SO_ORIGINAL_DST 80 /* linux/netfilter_ipv6/ip6_tables.h, which C++ headers break */
+
+int transparent_destination(int fd, struct address *out)
+{
+    struct address local = { 0 };
+    socklen_t len = sizeof(local), local_len = sizeof(local);
+    memset(out, 0, sizeof(*out));
+    if (getsockname(fd, &local.sa, &local_len) < 0)
+        return -1;
+    bool v6 = local.sa.sa_family == AF_INET6;
+    if (getsockopt(fd, v6 ? IPPROTO_IPV6 : IPPROTO_IP, v6 ? IP6T_SO_ORIGINAL_DST : SO_ORIGINAL_DST,
+                   out, &len) < 0)
+        return -1;
+    return address_eq(out, &local) ? -1 : 0;
+}
+
+/* The name that opaque bytes are routed by: the server name if it can be one, else the
+ * address. */
+static void name_opaque(const struct downstream *d, struct slice sni, struct authority *a)
+{
+    const struct address *to = d->original;
+    uint16_t port = ntohs(to->sa.sa_family == AF_INET6 ? to->in6.sin6_port : to->in.sin_port);
+    char text[INET6_ADDRSTRLEN + 2], ip[INET6_ADDRSTRLEN];
+    bool is_name = sni.len > 0 && !memchr(sni.p, ':', sni.len) && sni.p[0] != '[';
+    if (is_name && authority_parse(a, sni, port) == TARGET_OK)
+        return;
+    address_text(to, ip, sizeof(ip));
+    int n = snprintf(text, sizeof(text), to->sa.sa_family == AF_INET6 ? "[%s]" : "%s", ip);
+    if (BUG(authority_parse(a, (struct slice){ text, (size_t)n }, port) != TARGET_OK))
+        return;
+    a->raw = (struct slice){ a->host, a->host_len };
+}
+
+static void go_opaque(struct downstream *d, struct slice sni)
+{
+    struct authority a;
+    d->undecided = false;
+    name_opaque(d, sni, &a);
+    request_begin_opaque(d, &a);
+}
+
+/* True: decided. */
+static bool look(struct downstream *d, bool waited_long_enough)
+{
+    struct slice sni = { "", 0 };
+    const uint8_t *data = block_bytes(d->c.in);
+    size_t len = block_len(d->c.in);
+    enum tls_hello tls = tls_hello_parse(data, len, &sni);
+    enum sniff http = tls == TLS_HELLO_NO ? tunnel_sniff(data, len) : SNIFF_OPAQUE;
+    bool full = block_space(d->c.in) <= BLOCK_TAILROOM;
+    if (http == SNIFF_HTTP) {
+        d->undecided = false;
+        return true;
+    }
+    bool more = tls == TLS_HELLO_MORE || (tls == TLS_HELLO_NO && http == SNIFF_MORE);
+    if (more && !full && !waited_long_enough)
+        return false;
+    go_opaque(d, sni);
+    return true;
+}
+
+void transparent_decide(struct downstream *d, bool waited_long_enough)
+{
+    for (;;) {
+        size_t got;
+        if (d->c.in && block_len(d->c.in) > 0 && look(d, waited_long_enough))
+            return;
+        switch (conn_read(&d->c, BLOCK_SIZE, &got)) {
+        case IO_OK:
+            continue;
+        case IO_AGAIN:
+        case IO_STARVED:
+        case IO_YIELD:
+            conn_release_empty(&d->c);
+            if (waited_long_enough)
+                go_opaque(d, (struct slice){ "", 0 }); /* the server may speak first */
+            return;
+        case IO_EOF:
+        case IO_ERROR:
+            downstream_close(d);
+            return;
+        }
+    }
+}

@@ -1,0 +1,279 @@
+/* The gate's truth table, with the draw and the words given. */
+#include "proxy/gate.h"
+
+#include "base/base.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#define RATE(n) UINT64_C(n)
+#define HALF    RATE(0x80000000)
+#define SYNCED  (STATE_SYNCED | STATE_CONNECTED)
+
+static uint64_t word(enum breaker_state state, uint64_t rate, bool rate_null)
+{
+    return breaker_pack((struct breaker_view){
+        .state = state, .rate = rate, .rate_null = rate_null, .changes = 12345 });
+}
+
+/* "c o u n 50000000": closed, open, unknown, null rate, or half-open with n / 2^32 in hex. */
+static unsigned words_of(const char *text, uint64_t words[16])
+{
+    unsigned count = 0;
+    char copy[256], *save = NULL;
+
+    strncpy(copy, text, sizeof(copy) - 1);
+    copy[sizeof(copy) - 1] = '\0';
+    for (char *t = strtok_r(copy, " ", &save); t; t = strtok_r(NULL, " ", &save)) {
+        if (strcmp(t, "closed") == 0)
+            words[count++] = word(BREAKER_CLOSED, BREAKER_RATE_ONE, false);
+        else if (strcmp(t, "open") == 0)
+            words[count++] = word(BREAKER_OPEN, 0, false);
+        else if (strcmp(t, "unknown") == 0)
+            words[count++] = 0;
+        else if (strcmp(t, "null") == 0)
+            words[count++] = word(BREAKER_HALF_OPEN, 0, true);
+        else
+            words[count++] = word(BREAKER_HALF_OPEN, strtoull(t, NULL, 16), false);
+    }
+    return count;
+}
+
+struct gate_case {
+    const char *words;
+    unsigned flags;
+    uint32_t draw;
+    enum gate_verdict open, closed; /* verdicts with fail_mode open, and closed */
+    unsigned breaker;
+};
+
+static void check(const struct gate_case *cases, size_t n)
+{
+    for (size_t i = 0; i < n; i++) {
+        for (int fail_closed = 0; fail_closed < 2; fail_closed++) {
+            uint64_t words[16];
+            unsigned count = words_of(cases[i].words, words);
+            enum gate_verdict want = fail_closed ? cases[i].closed : cases[i].open;
+            struct gate_result r = gate_check(&(struct gate_input){ .words = words,
+                                                                    .count = count,
+                                                                    .flags = cases[i].flags,
+                                                                    .fail_closed = fail_closed,
+                                                                    .draw = cases[i].draw });
+            if (r.verdict != want || r.breaker != cases[i].breaker)
+                fail_msg("[%s] flags %#x draw %#x fail_mode %s: got %s by %u, want %s by %u",
+                         cases[i].words, cases[i].flags, cases[i].draw,
+                         fail_closed ? "closed" : "open", gate_verdict_name(r.verdict), r.breaker,
+                         gate_verdict_name(want), cases[i].breaker);
+        }
+    }
+}
+
+static void with_known_state_open_refuses_and_half_open_draws(void **state)
+{
+    (void)state;
+    static const struct gate_case cases[] = {
+        { "", SYNCED, 0, GATE_ALLOW, GATE_ALLOW, 0 },
+        { "closed", SYNCED, UINT32_MAX, GATE_ALLOW, GATE_ALLOW, 0 },
+        { "open", SYNCED, 0, GATE_DENY_OPEN, GATE_DENY_OPEN, 0 },
+        { "closed open", SYNCED, 0, GATE_DENY_OPEN, GATE_DENY_OPEN, 1 },
+        { "ffffffff open", SYNCED, 0, GATE_DENY_OPEN, GATE_DENY_OPEN, 1 },
+        { "null open", SYNCED, 0, GATE_DENY_OPEN, GATE_DENY_OPEN, 1 },
+        { "open open", SYNCED, 0, GATE_DENY_OPEN, GATE_DENY_OPEN, 0 },
+        { "unknown open", SYNCED, 0, GATE_DENY_OPEN, GATE_DENY_OPEN, 1 },
+        /* the lowest rate counts, wherever it stands */
+        { "80000000 40000000", SYNCED, 0x3fffffff, GATE_ALLOW, GATE_ALLOW, 1 },
+        { "80000000 40000000", SYNCED, 0x40000000, GATE_DENY_HALF_OPEN, GATE_DENY_HALF_OPEN, 1 },
+        { "40000000 80000000", SYNCED, 0x40000000, GATE_DENY_HALF_OPEN, GATE_DENY_HALF_OPEN, 0 },
+        { "closed 40000000", SYNCED, 0x40000000, GATE_DENY_HALF_OPEN, GATE_DENY_HALF_OPEN, 1 },
+        { "unknown 40000000", SYNCED, 0x40000000, GATE_DENY_HALF_OPEN, GATE_DENY_HALF_OPEN, 1 },
+        { "80000000 null", SYNCED, 0, GATE_DENY_HALF_OPEN, GATE_DENY_HALF_OPEN, 1 },
+        { "100000000 closed", SYNCED, UINT32_MAX, GATE_ALLOW, GATE_ALLOW, 0 },
+        { "closed 100000000", SYNCED, UINT32_MAX, GATE_ALLOW, GATE_ALLOW, 1 },
+        { "closed closed 80000000", SYNCED, 0, GATE_ALLOW, GATE_ALLOW, 2 },
+    };
+
+    check(cases, ARRAY_LEN(cases));
+}
+
+static void a_draw_below_the_rate_is_admitted_and_one_at_the_rate_is_not(void **state)
+{
+    (void)state;
+    static const struct {
+        uint64_t rate;
+        uint32_t draw;
+        bool admitted;
+    } cases[] = {
+        { 0, 0, false },
+        { 0, UINT32_MAX, false },
+        { 1, 0, true },
+        { 1, 1, false },
+        { HALF, (uint32_t)HALF - 1, true },
+        { HALF, (uint32_t)HALF, false },
+        { UINT32_MAX, UINT32_MAX - 1, true },
+        { UINT32_MAX, UINT32_MAX, false },
+        { BREAKER_RATE_ONE, 0, true },
+        { BREAKER_RATE_ONE, UINT32_MAX, true }, /* 1.0 admits every draw there is */
+    };
+
+    for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
+        uint64_t w = word(BREAKER_HALF_OPEN, cases[i].rate, false);
+        struct gate_result r = gate_check(&(struct gate_input){
+            .words = &w, .count = 1, .flags = SYNCED, .draw = cases[i].draw });
+        enum gate_verdict want = cases[i].admitted ? GATE_ALLOW : GATE_DENY_HALF_OPEN;
+        if (r.verdict != want)
+            fail_msg("rate %#llx draw %#x: got %s, want %s", (unsigned long long)cases[i].rate,
+                     cases[i].draw, gate_verdict_name(r.verdict), gate_verdict_name(want));
+    }
+}
+
+static void a_null_rate_admits_nobody_and_is_reported(void **state)
+{
+    (void)state;
+    static const uint32_t draws[] = { 0, 1, (uint32_t)HALF, UINT32_MAX };
+
+    for (size_t i = 0; i < ARRAY_LEN(draws); i++) {
+        uint64_t w = word(BREAKER_HALF_OPEN, 0, true);
+        struct gate_result r = gate_check(
+            &(struct gate_input){ .words = &w, .count = 1, .flags = SYNCED, .draw = draws[i] });
+        if (r.verdict != GATE_DENY_HALF_OPEN || !r.null_rate)
+            fail_msg("draw %#x: got %s, null_rate %d", draws[i], gate_verdict_name(r.verdict),
+                     r.null_rate);
+    }
+}
+
+static void state_that_is_not_known_follows_the_fail_mode(void **state)
+{
+    (void)state;
+    static const struct gate_case cases[] = {
+        /* never synced: what has been named counts already, the rest is not known */
+        { "unknown", 0, 0, GATE_ALLOW_FAIL_OPEN, GATE_DENY_UNKNOWN, 0 },
+        { "unknown", STATE_CONNECTED, 0, GATE_ALLOW_FAIL_OPEN, GATE_DENY_UNKNOWN, 0 },
+        { "closed unknown", 0, 0, GATE_ALLOW_FAIL_OPEN, GATE_DENY_UNKNOWN, 1 },
+        { "closed", 0, 0, GATE_ALLOW, GATE_ALLOW, 0 },
+        { "unknown open", 0, 0, GATE_DENY_OPEN, GATE_DENY_OPEN, 1 },
+        { "unknown 1", 0, 1, GATE_DENY_HALF_OPEN, GATE_DENY_HALF_OPEN, 1 },
+        { "unknown 1", 0, 0, GATE_ALLOW_FAIL_OPEN, GATE_DENY_UNKNOWN, 0 },
+        /* synced: a name that the server lacks is allowed in both modes */
+        { "unknown", STATE_SYNCED, UINT32_MAX, GATE_ALLOW, GATE_ALLOW, 0 },
+        { "unknown closed", SYNCED, 0, GATE_ALLOW, GATE_ALLOW, 0 },
+        /* lost for less than state_max_age: the last state holds */
+        { "open", STATE_SYNCED, 0, GATE_DENY_OPEN, GATE_DENY_OPEN, 0 },
+        /* stale: nothing that was known counts any more */
+        { "closed", STATE_SYNCED | STATE_STALE, 0, GATE_ALLOW_FAIL_OPEN, GATE_DENY_UNKNOWN, 0 },
+        { "open", STATE_SYNCED | STATE_STALE, 0, GATE_ALLOW_FAIL_OPEN, GATE_DENY_UNKNOWN, 0 },
+        { "null", STATE_SYNCED | STATE_STALE, 0, GATE_ALLOW_FAIL_OPEN, GATE_DENY_UNKNOWN, 0 },
+        { "unknown", STATE_STALE, 0, GATE_ALLOW_FAIL_OPEN, GATE_DENY_UNKNOWN, 0 },
+        { "", STATE_STALE, 0, GATE_ALLOW, GATE_ALLOW, 0 }, /* nothing to know about */
+        { "", 0, 0, GATE_ALLOW, GATE_ALLOW, 0 },
+    };
+
+    check(cases, ARRAY_LEN(cases));
+}
+
+static void bypass_allows_whatever_the_state(void **state)
+{
+    (void)state;
+    static const char *const words[] = { "", "closed", "open", "null", "unknown", "1 open" };
+    static const unsigned flags[] = { 0, STATE_SYNCED, STATE_SYNCED | STATE_STALE, STATE_STALE };
+
+    for (size_t i = 0; i < ARRAY_LEN(words); i++)
+        for (size_t f = 0; f < ARRAY_LEN(flags); f++) {
+            struct gate_case c = { words[i],   flags[f] | STATE_BYPASS,
+                                   UINT32_MAX, GATE_ALLOW,
+                                   GATE_ALLOW, 0 };
+            check(&c, 1);
+        }
+}
+
+static void the_result_tells_what_the_route_looks_like(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *words;
+        unsigned flags;
+        bool half_open, all_closed, unknown_name, null_rate;
+    } cases[] = {
+        { "closed closed", SYNCED, false, true, false, false },
+        { "closed unknown", SYNCED, false, false, true, false },
+        { "closed unknown", 0, false, false, false, false },
+        { "80000000", SYNCED, true, false, false, false },
+        { "80000000 unknown", SYNCED, true, false, true, false },
+        { "100000000 closed", SYNCED, true, false, false, false },
+        { "null", SYNCED, true, false, false, true },
+        { "closed", SYNCED | STATE_STALE, false, false, false, false },
+        { "open", SYNCED, false, false, false, false },
+    };
+
+    for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
+        uint64_t words[16];
+        unsigned count = words_of(cases[i].words, words);
+        struct gate_result r = gate_check(
+            &(struct gate_input){ .words = words, .count = count, .flags = cases[i].flags });
+        if (r.half_open != cases[i].half_open || r.all_closed != cases[i].all_closed ||
+            r.unknown_name != cases[i].unknown_name || r.null_rate != cases[i].null_rate)
+            fail_msg("[%s] flags %#x: half_open %d all_closed %d unknown_name %d null_rate %d",
+                     cases[i].words, cases[i].flags, r.half_open, r.all_closed, r.unknown_name,
+                     r.null_rate);
+    }
+}
+
+static void every_combination_agrees_with_the_rules_in_words(void **state)
+{
+    (void)state;
+    static const char *const kinds[] = { "closed", "open", "unknown", "null", "80000000" };
+    static const uint32_t draws[] = { 0, 0x7fffffff, 0x80000000, UINT32_MAX };
+
+    /* Three breakers of five kinds, all flags, both modes, draws around the rate. */
+    for (unsigned n = 0; n < 5 * 5 * 5 * 16 * 2 * 4; n++) {
+        unsigned x = n, kind[3];
+        uint64_t words[3], lowest = BREAKER_RATE_ONE;
+        bool open = false, unknown = false;
+        for (unsigned i = 0; i < 3; i++, x /= 5) {
+            kind[i] = x % 5;
+            uint64_t one[16];
+            words_of(kinds[kind[i]], one);
+            words[i] = one[0];
+            open |= kind[i] == 1;
+            unknown |= kind[i] == 2;
+            if (kind[i] >= 3)
+                lowest = kind[i] == 3 || lowest == 0 ? 0 : HALF;
+        }
+        unsigned flags = x % 16;
+        bool fail_closed = x / 16 % 2;
+        uint32_t draw = draws[x / 32];
+        enum gate_verdict not_known = fail_closed ? GATE_DENY_UNKNOWN : GATE_ALLOW_FAIL_OPEN;
+        enum gate_verdict want = flags & STATE_BYPASS                 ? GATE_ALLOW
+                                 : flags & STATE_STALE                ? not_known
+                                 : open                               ? GATE_DENY_OPEN
+                                 : draw >= lowest                     ? GATE_DENY_HALF_OPEN
+                                 : unknown && !(flags & STATE_SYNCED) ? not_known
+                                                                      : GATE_ALLOW;
+        struct gate_result r = gate_check(&(struct gate_input){
+            .words = words, .count = 3, .flags = flags, .fail_closed = fail_closed, .draw = draw });
+        if (r.verdict != want || r.breaker >= 3)
+            fail_msg("%s %s %s flags %#x draw %#x fail_closed %d: got %s by %u, want %s",
+                     kinds[kind[0]], kinds[kind[1]], kinds[kind[2]], flags, draw, fail_closed,
+                     gate_verdict_name(r.verdict), r.breaker, gate_verdict_name(want));
+    }
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(with_known_state_open_refuses_and_half_open_draws),
+        cmocka_unit_test(a_draw_below_the_rate_is_admitted_and_one_at_the_rate_is_not),
+        cmocka_unit_test(a_null_rate_admits_nobody_and_is_reported),
+        cmocka_unit_test(state_that_is_not_known_follows_the_fail_mode),
+        cmocka_unit_test(bypass_allows_whatever_the_state),
+        cmocka_unit_test(the_result_tells_what_the_route_looks_like),
+        cmocka_unit_test(every_combination_agrees_with_the_rules_in_words),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
