@@ -55,7 +55,7 @@ static enum target_error set_name(struct authority *out, struct slice name)
 {
     if (name.len > 1 && name.p[name.len - 1] == '.')
         name.len--;
-    if (name.len == 0 || name.len > HOST_MAX)
+    if (name.len == 0 || name.len > HOST_MAX || name.p[name.len - 1] == '.')
         return TARGET_BAD_HOST;
     for (size_t i = 0; i < name.len; i++) {
         char c = name.p[i];
@@ -153,6 +153,22 @@ size_t authority_label(const struct authority *a, char *out, size_t size)
 
 size_t authority_key(const struct authority *a, char *out, size_t size)
 {
-    return (size_t)snprintf(out, size, a->is_ipv6 ? "[%s]:%u" : "%s:%u", a->host,
-                            (unsigned)a->port);
+    /* Once per request: by hand, because printf costs as much as the look-up that follows. */
+    char digits[5];
+    size_t n = 0, len = 0;
+    for (unsigned port = a->port; port > 0 || n == 0; port /= 10)
+        digits[n++] = (char)('0' + port % 10);
+    if (BUG(size < a->host_len + 2 + 1 + n + 1))
+        return 0;
+    if (a->is_ipv6)
+        out[len++] = '[';
+    memcpy(out + len, a->host, a->host_len);
+    len += a->host_len;
+    if (a->is_ipv6)
+        out[len++] = ']';
+    out[len++] = ':';
+    while (n > 0)
+        out[len++] = digits[--n];
+    out[len] = '\0';
+    return len;
 }

@@ -1,6 +1,5 @@
 #include "proxy/exchange.h"
 #include "base/base.h"
-#include "base/clock.h"
 #include "proxy/access_log.h"
 #include "proxy/answer.h"
 #include "proxy/judge.h"
@@ -68,7 +67,9 @@ struct exchange *exchange_new(struct downstream *d)
     if (ex) {
         w->free_exchanges = ex->next_free;
         w->free_exchange_count--;
-        memset(ex, 0, sizeof(*ex));
+        memset(ex, 0, offsetof(struct exchange, job));
+        ex->job.active = false;
+        ex->method[0] = ex->path[0] = '\0';
     } else {
         ex = xcalloc(1, sizeof(*ex));
     }
@@ -78,7 +79,7 @@ struct exchange *exchange_new(struct downstream *d)
     ex->snap = w->snap;
     count_add(&ex->snap->use[w->index].exchanges, 1);
     ex->start_us = worker_now_us(w);
-    ex->start_wall_ms = clock_wall_ms();
+    ex->start_wall_ms = worker_wall_ms(w);
     ex->last_move_ms = ex->start_us / 1000;
     ex->connected_us = -1;
     d->ex = ex;

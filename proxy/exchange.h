@@ -63,7 +63,6 @@ struct exchange {
     struct snapshot *snap;
     const struct live_route *route;
     struct target *target; /* a reference */
-    struct connect_job job;
     struct attempt attempt;
     struct tunnel *tunnel; /* EX_TUNNEL only */
     struct http1_body request_body;
@@ -101,7 +100,6 @@ struct exchange {
     bool ungated : 1;        /* mode off, or bypassed: makes no samples */
 
     enum traffic_mode mode;
-    struct authority authority; /* CONNECT only */
     struct address upstream_address;
     uint64_t serial; /* of this worker; with the worker's index the request id */
     size_t scanned;  /* of the response head in up->c.in */
@@ -125,11 +123,15 @@ struct exchange {
     int64_t connect_deadline_ms;
     uint64_t request_bytes, response_bytes; /* bodies */
 
-    char method[16]; /* cut, for the log and tags */
-    char path[EXCHANGE_PATH_MAX];
-    char trace_id[64];
     uint8_t trace_len;
     struct exchange *next_free;
+
+    /* From here on nothing is cleared for a new request: it is large, and set when used. */
+    struct connect_job job;
+    struct authority authority; /* tunnels only */
+    char method[16];            /* cut, for the log and tags */
+    char path[EXCHANGE_PATH_MAX];
+    char trace_id[64];
 };
 
 /* Events. */

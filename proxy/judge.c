@@ -1,6 +1,5 @@
 #include "proxy/judge.h"
 #include "base/base.h"
-#include "base/clock.h"
 #include "base/ring.h"
 #include "proxy/exchange.h"
 #include "proxy/proxy.h"
@@ -51,7 +50,7 @@ static void push_record(struct exchange *ex)
         .trace_len = ex->trace_len,
         .ts_ms = ex->start_wall_ms,
     };
-    int64_t wall_ms = clock_wall_ms();
+    int64_t wall_ms = worker_wall_ms(ex->w);
     if (wall_ms - rec.ts_ms > 60000)
         rec.ts_ms = wall_ms;
     memcpy(rec.method, ex->method, sizeof(rec.method));

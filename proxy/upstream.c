@@ -207,9 +207,16 @@ void upstream_cancel(struct connect_job *job)
 /* Of several failures the one that says most is reported: a refusal beats a denied address. */
 static void note_failure(struct connect_job *job, enum connect_failure failure, int error)
 {
+    /* From what says least to what says most. */
+    static const uint8_t weight[] = {
+        [CONNECT_SELF] = 1,  [CONNECT_LOOP] = 1,    [CONNECT_DENIED] = 1,  [CONNECT_LOCAL] = 2,
+        [CONNECT_ERROR] = 3, [CONNECT_TIMEOUT] = 4, [CONNECT_REFUSED] = 5,
+    };
     struct worker *w = job->ex->w;
-    job->failure = failure;
-    job->error = error;
+    if (job->failure == CONNECT_OK || weight[failure] > weight[job->failure]) {
+        job->failure = failure;
+        job->error = error;
+    }
     if (failure == CONNECT_REFUSED)
         COUNT(w->c.upstream_connects_refused);
     else if (failure != CONNECT_OK)

@@ -51,6 +51,7 @@ int64_t worker_now_us(struct worker *w)
     if (w->turn_of_clock != w->turn) {
         w->turn_of_clock = w->turn;
         w->now_us_cached = clock_mono_us();
+        w->now_wall_ms_cached = clock_wall_ms();
     }
     return w->now_us_cached;
 }

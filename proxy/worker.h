@@ -64,6 +64,7 @@ struct worker {
     int wake_fd;
     uint64_t turn, turn_of_clock;
     int64_t now_us_cached;
+    int64_t now_wall_ms_cached;
     uint64_t breakers_version;
     _Atomic bool stop;
     _Atomic int64_t tick_ms; /* monotonic, when it last ticked */
@@ -76,6 +77,12 @@ int64_t worker_now_us(struct worker *w);
 static inline int64_t worker_now_ms(struct worker *w)
 {
     return worker_now_us(w) / 1000;
+}
+
+static inline int64_t worker_wall_ms(struct worker *w) /* Unix epoch: wire and logs only */
+{
+    worker_now_us(w);
+    return w->now_wall_ms_cached;
 }
 
 struct worker *worker_new(struct proxy *p, unsigned index, struct ring *ring);
