@@ -14,6 +14,7 @@
 #include "config/config.h"
 #include "control/control.h"
 #include "proxy/cpus.h"
+#include "proxy/init_net.h"
 #include "proxy/listener.h"
 #include "proxy/proxy.h"
 #include "proxy/self.h"
@@ -77,9 +78,12 @@ static int print_help(void)
                      " - circuit breaking for programs that only know HTTP_PROXY\n\n"
                      "Usage: tripswitch-proxy [run] [--config FILE] [flags]\n"
                      "       tripswitch-proxy check [FILE] [flags]\n"
+                     "       tripswitch-proxy init-net --apply | --print | --remove | --verify\n"
                      "       tripswitch-proxy --help | --version\n\n"
                      "  run      serve (the default)\n"
-                     "  check    read the configuration, list every mistake, exit 0 or 78\n\n"
+                     "  check    read the configuration, list every mistake, exit 0 or 78\n"
+                     "  init-net redirect outgoing connections to transparent_listen; see init-net "
+                     "--help\n\n"
                      "Flags beat environment variables, which beat the file.\n\n");
     config_help(&sb);
     fputs(strbuf_str(&sb), stdout);
@@ -253,7 +257,11 @@ static void announce(struct runtime *rt)
 {
     const struct config *cfg = atomic_load(&rt->proxy.snapshot)->cfg;
     struct strbuf listen = STRBUF_INIT;
+    struct strbuf next = STRBUF_INIT; /* what to type now */
     char routes[32], workers[32];
+    bool tty = isatty(STDERR_FILENO) && cfg->listen.count;
+    if (cfg->listen.count)
+        strbuf_addf(&next, "curl -x http://%s http://example.com/", cfg->listen.items[0].text);
     for (size_t i = 0; i < cfg->listen.count; i++)
         strbuf_addf(&listen, "%s%s", i ? "," : "", cfg->listen.items[i].text);
     snprintf(routes, sizeof(routes), "%zu", cfg->route_count);
@@ -267,8 +275,8 @@ static void announce(struct runtime *rt)
         : cfg->mode == MODE_SHADOW ? "shadow"
                                    : "off",
         "fail_mode", cfg->fail_mode == FAIL_OPEN ? "open" : "closed", "routes", routes, "workers",
-        workers, NULL);
-    if (isatty(STDERR_FILENO) && cfg->listen.count)
+        workers, tty ? NULL : "try", strbuf_str(&next), NULL);
+    if (tty)
         fprintf(stderr,
                 "\n  Try it:   curl -x http://%s http://example.com/\n"
                 "  Look:     curl http://%s/breakers\n"
@@ -277,6 +285,7 @@ static void announce(struct runtime *rt)
                 cfg->telemetry_listen.count ? cfg->telemetry_listen.items[0].text : "-",
                 cfg->listen.items[0].text, cfg->listen.items[0].text);
     strbuf_free(&listen);
+    strbuf_free(&next);
 }
 
 static bool synced(const struct runtime *rt)
@@ -583,6 +592,8 @@ int main(int argc, char **argv, char **envp)
     int at = 1;
     if (argc > 1 && argv[1][0] != '-')
         command = argv[at++];
+    if (strcmp(command, "init-net") == 0)
+        return init_net_main(argc - 1, argv + 1);
     for (int i = at; i < argc; i++) {
         if (strcmp(argv[i], "--help") == 0 || strcmp(argv[i], "-h") == 0)
             return print_help();
@@ -605,7 +616,8 @@ int main(int argc, char **argv, char **envp)
     src.argv = argv + at;
     src.argc = argc - at;
     if (!is_check && strcmp(command, "run") != 0) {
-        fprintf(stderr, "tripswitch-proxy: unknown command \"%s\"; try run, check or --help\n",
+        fprintf(stderr,
+                "tripswitch-proxy: unknown command \"%s\"; try run, check, init-net or --help\n",
                 command);
         return EXIT_USAGE;
     }

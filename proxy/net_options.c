@@ -101,16 +101,18 @@ static void add_ports(struct port_list *list, struct port_range range)
     list->items[list->count++] = range;
 }
 
-static int add_one(const char *item, struct port_list *ports, struct cidr_list *nets,
-                   struct strbuf *why)
+static int add_port_item(const char *item, void *list, struct strbuf *why)
 {
-    if (ports) {
-        struct port_range range;
-        if (value_port_range(item, &range, why) < 0)
-            return -1;
-        add_ports(ports, range);
-        return 0;
-    }
+    struct port_range range;
+    if (value_port_range(item, &range, why) < 0)
+        return -1;
+    add_ports(list, range);
+    return 0;
+}
+
+static int add_network_item(const char *item, void *list, struct strbuf *why)
+{
+    struct cidr_list *nets = list;
     struct cidr net;
     if (value_cidr(item, &net, why) < 0)
         return -1;
@@ -119,18 +121,20 @@ static int add_one(const char *item, struct port_list *ports, struct cidr_list *
     return 0;
 }
 
-/* Adds the items of "a,b,c" to one of the two lists. */
-static int parse_list(const char *text, struct port_list *ports, struct cidr_list *nets,
-                      struct strbuf *why)
+typedef int item_fn(const char *item, void *list, struct strbuf *why);
+
+/* Adds the items of "a,b,c" to a list. */
+static int parse_list(const char *text, item_fn *add, void *list, struct strbuf *why)
 {
     char *copy = xstrdup(text), *rest = copy, *item;
+    size_t count = 0;
     int err = 0;
     while (!err && (item = strsep(&rest, ",")) != NULL) {
-        if ((ports ? ports->count : nets->count) >= NET_LIST_MAX) {
+        if (++count <= NET_LIST_MAX) {
+            err = add(item, list, why);
+        } else {
             strbuf_addf(why, "more than %d entries", NET_LIST_MAX);
             err = -1;
-        } else {
-            err = add_one(item, ports, nets, why);
         }
     }
     free(copy);
@@ -170,11 +174,11 @@ static int set_value(struct net_options *o, const char *name, const char *value,
     if (strcmp(name, "--port") == 0)
         return parse_port(value, &o->port, why);
     if (strcmp(name, "--ports") == 0)
-        return parse_list(value, &o->ports, NULL, why);
+        return parse_list(value, add_port_item, &o->ports, why);
     if (strcmp(name, "--exclude-ports") == 0)
-        return parse_list(value, &o->kept, NULL, why);
+        return parse_list(value, add_port_item, &o->kept, why);
     if (strcmp(name, "--exclude-cidr") == 0)
-        return parse_list(value, NULL, &o->excluded, why);
+        return parse_list(value, add_network_item, &o->excluded, why);
     return parse_backend(value, &o->backend, why);
 }
 
@@ -188,7 +192,7 @@ static int refuse_flag(const char *arg, struct strbuf *why)
     report_quote(why, name);
     strbuf_adds(why, " is not a flag of init-net");
     if (s.best)
-        strbuf_addf(why, "; did you mean %s?", s.best);
+        strbuf_addf(why, "; did you mean %s", s.best);
     free(name);
     return -1;
 }

@@ -125,13 +125,15 @@ bool net_peer_read(const char *tcp, const char *tcp6, uint16_t port, const struc
 {
     struct peer_search search = { .port = port };
     if (peer->sa_family == AF_INET6) {
-        const struct sockaddr_in6 *in6 = (const struct sockaddr_in6 *)peer;
-        search.peer = (struct proc_end){ in6->sin6_addr, ntohs(in6->sin6_port) };
+        struct sockaddr_in6 in6;
+        memcpy(&in6, peer, sizeof(in6));
+        search.peer = (struct proc_end){ in6.sin6_addr, ntohs(in6.sin6_port) };
     } else {
-        const struct sockaddr_in *in = (const struct sockaddr_in *)peer;
-        search.peer.port = ntohs(in->sin_port);
+        struct sockaddr_in in;
+        memcpy(&in, peer, sizeof(in));
+        search.peer.port = ntohs(in.sin_port);
         search.peer.addr.s6_addr[10] = search.peer.addr.s6_addr[11] = 0xff;
-        memcpy(&search.peer.addr.s6_addr[12], &in->sin_addr, sizeof(in->sin_addr));
+        memcpy(&search.peer.addr.s6_addr[12], &in.sin_addr, sizeof(in.sin_addr));
     }
     each_socket(tcp, on_peer, &search);
     each_socket(tcp6, on_peer, &search);
@@ -189,7 +191,7 @@ static socklen_t make_target(bool v6, uint16_t port, const struct cidr_list *exc
 
 static bool arrived(int fd, uint16_t proxy_port)
 {
-    struct sockaddr_storage own;
+    struct sockaddr_storage own = { 0 };
     socklen_t len = sizeof(own);
     int64_t deadline_ms = clock_mono_ms() + ARRIVE_MS;
     bool found = false;
@@ -227,14 +229,16 @@ static int await_connect(int fd)
 static enum net_capture probe_socket(int fd, const struct sockaddr *to, socklen_t len,
                                      uint16_t proxy_port, struct strbuf *why)
 {
-    /* An error at once is about our own routes; one that comes later is an answer. */
-    if (connect(fd, to, len) < 0 && errno != EINPROGRESS) {
-        strbuf_addf(why, "cannot send to it: %s", strerror(errno));
+    int err = connect(fd, to, len) < 0 ? errno : 0;
+    if (err == ENETUNREACH || err == EHOSTUNREACH || err == EADDRNOTAVAIL) {
+        /* At once, so it is our own lack of a route: the rules have not been asked. */
+        strbuf_adds(why, strerror(err));
         return NET_UNTESTED;
     }
-    int err = await_connect(fd);
+    if (err == EINPROGRESS)
+        err = await_connect(fd);
     if (err) {
-        strbuf_addf(why, "%s", strerror(err));
+        strbuf_adds(why, strerror(err));
         return NET_NOT_CAPTURED;
     }
     if (arrived(fd, proxy_port))

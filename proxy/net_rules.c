@@ -10,9 +10,20 @@
 #define JUMP      " -j " NET_CHAIN
 #define V4_PREFIX 96 /* bits of ::ffff:0:0/96, where struct cidr keeps IPv4 */
 
-/* ---- The rules, in order ---- */
-
-enum rule_kind { KEEP_USER, KEEP_GROUP, KEEP_LOOPBACK, KEEP_NETWORK, KEEP_PORTS, CAPTURE };
+/*
+ * The rules, in order.  KEEP_STANDING: where nothing tracked connections before, the first
+ * packet that the kernel sees of an old one looks like a new connection; redirected, the
+ * connection would be reset.  Only a SYN begins one.
+ */
+enum rule_kind {
+    KEEP_STANDING,
+    KEEP_USER,
+    KEEP_GROUP,
+    KEEP_LOOPBACK,
+    KEEP_NETWORK,
+    KEEP_PORTS,
+    CAPTURE
+};
 
 struct rule {
     enum rule_kind kind;
@@ -41,11 +52,22 @@ static bool is_v6(const struct cidr *net)
     return net->bits < V4_PREFIX || memcmp(net->addr, always_kept[0].addr, V4_PREFIX / 8) != 0;
 }
 
+static void add(struct rules *rs, struct rule rule)
+{
+    rs->items = xrealloc(rs->items, (rs->count + 1) * sizeof(*rs->items));
+    rs->items[rs->count++] = rule;
+}
+
+static void add_network(struct rules *rs, const struct cidr *net)
+{
+    add(rs, (struct rule){ .kind = KEEP_NETWORK, .net = *net });
+}
+
 static void add_ports(struct rules *rs, enum rule_kind kind, const struct port_list *list,
                       uint16_t to)
 {
     for (size_t i = 0; i < list->count; i++)
-        rs->items[rs->count++] = (struct rule){ .kind = kind, .ports = list->items[i], .to = to };
+        add(rs, (struct rule){ .kind = kind, .ports = list->items[i], .to = to });
 }
 
 static void nft_body(const struct rule *r, struct strbuf *out);
@@ -65,17 +87,17 @@ static uint32_t hash_of(const struct rules *rs)
 
 static void rules_make(const struct net_options *o, struct rules *rs)
 {
-    size_t most = 3 + ARRAY_LEN(always_kept) + o->excluded.count + o->kept.count + o->ports.count;
-    *rs = (struct rules){ .items = xcalloc(most, sizeof(*rs->items)) };
+    *rs = (struct rules){ 0 };
+    add(rs, (struct rule){ .kind = KEEP_STANDING });
     if (o->by_uid)
-        rs->items[rs->count++] = (struct rule){ .kind = KEEP_USER, .id = o->uid };
+        add(rs, (struct rule){ .kind = KEEP_USER, .id = o->uid });
     if (o->by_gid)
-        rs->items[rs->count++] = (struct rule){ .kind = KEEP_GROUP, .id = o->gid };
-    rs->items[rs->count++] = (struct rule){ .kind = KEEP_LOOPBACK };
+        add(rs, (struct rule){ .kind = KEEP_GROUP, .id = o->gid });
+    add(rs, (struct rule){ .kind = KEEP_LOOPBACK });
     for (size_t i = 0; i < ARRAY_LEN(always_kept); i++)
-        rs->items[rs->count++] = (struct rule){ .kind = KEEP_NETWORK, .net = always_kept[i] };
+        add_network(rs, &always_kept[i]);
     for (size_t i = 0; i < o->excluded.count; i++)
-        rs->items[rs->count++] = (struct rule){ .kind = KEEP_NETWORK, .net = o->excluded.items[i] };
+        add_network(rs, &o->excluded.items[i]);
     add_ports(rs, KEEP_PORTS, &o->kept, 0);
     add_ports(rs, CAPTURE, &o->ports, o->port);
     rs->hash = hash_of(rs);
@@ -109,6 +131,9 @@ static void put_ports(const struct port_range *p, const char *dash, struct strbu
 static void nft_body(const struct rule *r, struct strbuf *out)
 {
     switch (r->kind) {
+    case KEEP_STANDING:
+        strbuf_adds(out, "tcp flags & (fin | syn | rst | ack) != syn return");
+        break;
     case KEEP_USER:
         strbuf_addf(out, "meta skuid %" PRIu32 " return", r->id);
         break;
@@ -165,6 +190,9 @@ void net_rules_nft(const struct net_options *o, struct strbuf *out)
 static void iptables_body(const struct rule *r, struct strbuf *out)
 {
     switch (r->kind) {
+    case KEEP_STANDING:
+        strbuf_adds(out, " -p tcp -m tcp ! --syn");
+        break;
     case KEEP_USER:
         strbuf_addf(out, " -m owner --uid-owner %" PRIu32, r->id);
         break;

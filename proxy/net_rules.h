@@ -2,8 +2,9 @@
  * net_rules.h - the redirecting rules as text, for nft and for iptables, and reading them back.
  *
  * Pure.  Only outgoing TCP of this network namespace is redirected (hook OUTPUT), the first
- * rule that fits decides: the proxy itself, what stays on the machine, excluded addresses
- * and ports go their way, then the captured ports are redirected to the proxy.
+ * rule that fits decides: connections that stand already, the proxy itself, what stays on the
+ * machine, excluded addresses and ports go their way, then the captured ports are redirected to the
+ * proxy.
  *
  * nft: one table of the inet family for both versions of IP; one script that deletes the old
  * and makes the new one, so the kernel applies all of it or nothing.  iptables: a chain of our
