@@ -144,7 +144,7 @@ check-format:
 lint:
 	@tools/deps.sh build test lint
 	$(SUBMAKE) VARIANT=release all
-	@$(PYTHON) tools/lint.py --jobs $(JOBS) $(LINT)
+	@$(PYTHON) tools/lint.py --jobs $(JOBS) $(CHECKS)
 
 # ---- Install, clean ----
 
@@ -169,7 +169,7 @@ help:
 	@echo 'make demo          watch a breaker trip and recover, in half a minute'
 	@echo 'make unit          build and run the unit tests (VARIANT=asan for sanitizers)'
 	@echo 'make lint          clang-tidy, cppcheck, include arrows, lone headers, scripts;'
-	@echo "                   LINT='arrows headers' runs only those"
+	@echo "                   CHECKS='arrows headers' runs only those"
 	@echo 'make check-format  clang-format has nothing to say; make format obeys it'
 	@echo 'make install       below DESTDIR and prefix (/usr/local); make uninstall'
 	@echo 'make deps          install everything that building, testing and linting need'

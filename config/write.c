@@ -233,6 +233,15 @@ static unsigned count_dots(const char *s)
     return n;
 }
 
+/* A text that was never given and that the file could not spell as null either. */
+static bool is_absent(const struct config_option *o, const void *base)
+{
+    const char *field = (const char *)base + o->offset;
+
+    return (o->type == TYPE_STRING || o->type == TYPE_WORD) && !(o->flags & OPTION_NULL) &&
+           *(char *const *)(const void *)field == NULL;
+}
+
 /* Rows of one section stand together in the table. */
 void option_write_all(const struct option_table *t, const void *base, struct json *j)
 {
@@ -241,7 +250,7 @@ void option_write_all(const struct option_table *t, const void *base, struct jso
 
     for (size_t i = 0; i < t->count; i++) {
         const struct config_option *o = &t->rows[i];
-        if (o->offset == NOWHERE)
+        if (o->offset == NOWHERE || is_absent(o, base))
             continue;
         size_t shared = shared_sections(previous, o->name);
         for (unsigned open = count_dots(previous + shared); open > 0; open--)

@@ -74,7 +74,7 @@ static enum target_error set_ipv6(struct authority *out, struct slice text)
 {
     char buf[INET6_ADDRSTRLEN];
     struct in6_addr addr;
-    if (text.len >= sizeof(buf))
+    if (text.len >= sizeof(buf) || memchr(text.p, '\0', text.len))
         return TARGET_BAD_HOST;
     memcpy(buf, text.p, text.len);
     buf[text.len] = '\0';

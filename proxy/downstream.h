@@ -11,6 +11,7 @@
 #include "proxy/authority.h"
 #include "proxy/conn.h"
 #include "proxy/dns.h"
+#include "proxy/gate.h"
 #include "proxy/metrics.h"
 #include <stdbool.h>
 #include <stdint.h>
@@ -29,11 +30,21 @@ enum turned_away {
     TURNED_AWAY_ADDRESS
 };
 
+/* A CONNECT that turned out to carry plain HTTP. */
+struct inner {
+    struct authority to;
+    char host[HOST_MAX + 10]; /* Host for requests that come without one */
+    bool covered;             /* the next request goes by the verdict on the CONNECT: */
+    struct gate_result gate;
+    enum gate_verdict verdict;
+    uint32_t breaker;
+};
+
 struct downstream {
     struct conn c;
     struct list link;         /* in worker->downstreams */
     struct exchange *ex;      /* NULL: between requests */
-    struct authority *inner;  /* owned; inside a CONNECT that carries plain HTTP: its target */
+    struct inner *inner;      /* owned; NULL: not inside a CONNECT */
     struct address *original; /* owned; redirected to us: where it was going */
     struct upstream *parked;  /* NTLM or Negotiate: ours alone */
     struct address client;
@@ -44,8 +55,7 @@ struct downstream {
     uint8_t turned_away;  /* enum turned_away */
     bool undecided;       /* redirected, and not yet clear what the client speaks */
     bool lingering;
-    bool inner_covered; /* the next inner request goes by the verdict on its CONNECT */
-    bool head_timed;    /* the deadline is the head's */
+    bool head_timed; /* the deadline is the head's */
 };
 
 /* Takes over an accepted socket.  original: NULL, or where a redirected one was going. */

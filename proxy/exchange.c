@@ -306,10 +306,17 @@ void exchange_become_inner(struct exchange *ex)
     struct upstream *up = ex->up;
     COUNT(ex->w->c.connect_plaintext_http_total);
     d->inner = xcalloc(1, sizeof(*d->inner));
-    *d->inner = ex->authority;
-    d->inner->raw = (struct slice){ d->inner->host, d->inner->host_len };
-    d->inner_covered = true;
+    *d->inner = (struct inner){ .to = ex->authority,
+                                .covered = true,
+                                .gate = ex->gate,
+                                .verdict = ex->verdict,
+                                .breaker = ex->breaker };
+    d->inner->to.raw.p = d->inner->host;
+    d->inner->to.raw.len = authority_key(&ex->authority, d->inner->host, sizeof(d->inner->host));
     /* The connection goes on to belong to this client. */
+    if (d->parked)
+        upstream_close(d->parked);
+    ex->opaque = false;
     ex->up = NULL;
     up->ex = NULL;
     up->owner = d;
@@ -497,6 +504,7 @@ void exchange_abort(struct exchange *ex)
     judge_failed(ex, OUTCOME_LOCAL);
     ex->client_gone = ex->tunnel_broken = true;
     upstream_cancel(&ex->job);
-    exchange_drop_upstream(ex);
+    if (!ex->tunnel) /* a tunnel's is reset */
+        exchange_drop_upstream(ex);
     exchange_finish(ex, RESULT_FAILED);
 }

@@ -33,7 +33,7 @@ struct gate_result gate_check(const struct gate_input *in)
     if (in->flags & STATE_STALE)
         return not_known(in, r, 0);
 
-    uint64_t lowest = BREAKER_RATE_ONE;
+    uint64_t lowest = BREAKER_RATE_ONE + 1;
     unsigned lowest_at = 0, unknown_at = 0;
     bool unknown = false;
     for (unsigned i = 0; i < in->count; i++) {

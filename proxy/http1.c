@@ -91,6 +91,17 @@ static struct slice trim(struct slice s)
     return s;
 }
 
+/* No control byte but the tab (RFC 9110 5.5). */
+static bool is_text(struct slice s)
+{
+    for (size_t i = 0; i < s.len; i++) {
+        unsigned char c = (unsigned char)s.p[i];
+        if ((c < ' ' && c != '\t') || c == 0x7f)
+            return false;
+    }
+    return true;
+}
+
 bool http1_next_item(struct slice *rest, struct slice *item)
 {
     while (rest->len > 0) {
@@ -159,8 +170,12 @@ int http1_find_end(const char *data, size_t len, size_t *scanned, size_t *end)
     size_t at = *scanned;
     while (at < len) {
         const char *lf = memchr(data + at, '\n', len - at);
-        if (!lf)
+        if (!lf) {
+            /* Never looked at again; the last byte may be the CR of an empty line that the
+             * caller skips. */
+            *scanned = len - 1;
             break;
+        }
         size_t i = (size_t)(lf - data);
         if (i == 0 || data[i - 1] != '\r')
             return -1;
@@ -179,7 +194,8 @@ int http1_find_end(const char *data, size_t len, size_t *scanned, size_t *end)
 struct field_reader {
     struct http1_head *head;
     size_t max_fields;
-    const char *end; /* of the head */
+    const char *end;  /* of the head */
+    const char *next; /* where the next line must begin: no byte lies between two lines */
     enum http1_error error;
     bool value_seen; /* of the newest field: a second one is a folded line */
 };
@@ -189,8 +205,8 @@ static int on_field(http_parser *parser, const char *at, size_t len)
     struct field_reader *r = parser->data;
     struct http1_head *h = r->head;
     struct slice name = { at, len };
-    /* http-parser lets white space stand before the colon, and a bare LF end lines. */
-    if (at[len] != ':' || at[-1] != '\n' || at[-2] != '\r' || !http1_is_token(name)) {
+    /* http-parser lets white space stand before the colon, and bare CRs and LFs end lines. */
+    if (at[len] != ':' || at != r->next || !http1_is_token(name)) {
         r->error = HTTP1_BAD_FIELD;
         return -1;
     }
@@ -220,12 +236,18 @@ static int on_value(http_parser *parser, const char *at, size_t len)
         r->error = HTTP1_BAD_LINE_END;
         return -1;
     }
-    if (len > 0 && at > cr) {
+    /* The head ends with an empty line, so there is a byte behind this one. */
+    if ((len > 0 && at > cr) || cr[2] == ' ' || cr[2] == '\t') {
         r->error = HTTP1_BAD_FIELD;
         return -1;
     }
     f->value = trim((struct slice){ value, (size_t)(cr - value) });
-    f->line = (struct slice){ f->name.p, (size_t)(cr + 2 - f->name.p) };
+    if (!is_text(f->value)) {
+        r->error = HTTP1_BAD_FIELD; /* http-parser does not look at the first byte of a value */
+        return -1;
+    }
+    r->next = cr + 2;
+    f->line = (struct slice){ f->name.p, (size_t)(r->next - f->name.p) };
     return 0;
 }
 
@@ -242,12 +264,23 @@ static const http_parser_settings field_settings = {
     .on_headers_complete = on_complete,
 };
 
+/* limits.header_bytes alone bounds a head: http-parser's own 80 KiB would refuse some that
+ * are within it.  The limit is one for the process, so it is set before any thread runs. */
+__attribute__((constructor)) static void lift_parser_limit(void)
+{
+    http_parser_set_max_header_size(UINT32_MAX);
+}
+
 /* Feeds the field lines behind a start line of our own making, so that any method, and any
  * status line that we took, may stand there. */
 static enum http1_error read_fields(struct http1_head *h, const char *fields, const char *end,
                                     size_t max_fields, bool request)
 {
-    struct field_reader r = { .head = h, .max_fields = max_fields, .end = end };
+    struct field_reader r = { .head = h,
+                              .max_fields =
+                                  max_fields < HTTP1_FIELDS_MAX ? max_fields : HTTP1_FIELDS_MAX,
+                              .end = end,
+                              .next = fields };
     http_parser parser;
     http_parser_init(&parser, request ? HTTP_REQUEST : HTTP_RESPONSE);
     parser.data = &r;
@@ -271,6 +304,8 @@ static enum http1_error read_fields(struct http1_head *h, const char *fields, co
         return HTTP1_BAD_CODING;
     if (err != HPE_OK && err != HPE_CB_headers_complete)
         return HTTP1_BAD_FIELD;
+    if (r.next != end - 2)
+        return HTTP1_BAD_LINE_END;
     return used == len || parser.upgrade ? HTTP1_OK : HTTP1_BAD_FIELD;
 }
 
@@ -299,7 +334,7 @@ static enum http1_error read_length(struct http1_head *h, const struct http1_fie
 /* Exactly one coding, chunked, over all lines (RFC 9112 6.1). */
 static enum http1_error read_coding(const struct http1_head *h, bool *chunked)
 {
-    size_t codings = 0;
+    size_t codings = 0, chunkeds = 0;
     bool last_is_chunked = false;
     for (size_t i = 0; i < h->field_count; i++) {
         if (h->fields[i].id != FIELD_TRANSFER_ENCODING)
@@ -308,14 +343,15 @@ static enum http1_error read_coding(const struct http1_head *h, bool *chunked)
         while (http1_next_item(&rest, &item)) {
             codings++;
             last_is_chunked = slice_eq_nocase(item, SLICE("chunked"));
+            chunkeds += last_is_chunked;
         }
     }
     *chunked = codings == 1 && last_is_chunked;
     if (*chunked)
         return HTTP1_OK;
-    return last_is_chunked && codings > 1 ? HTTP1_UNKNOWN_CODING
-           : codings == 1                 ? HTTP1_UNKNOWN_CODING
-                                          : HTTP1_BAD_CODING;
+    /* Chunked before the end leaves the length open; what is unknown is merely unknown. */
+    bool misplaced = chunkeds > last_is_chunked;
+    return codings == 0 || misplaced ? HTTP1_BAD_CODING : HTTP1_UNKNOWN_CODING;
 }
 
 static void mark_named_hops(struct http1_head *h, struct slice list)
@@ -351,7 +387,8 @@ static bool names_connection_auth(struct slice value)
 }
 
 /* Sets every derived member but framing; counts lengths and codings. */
-static enum http1_error read_meaning(struct http1_head *h, bool *has_length, bool *has_coding)
+static enum http1_error read_meaning(struct http1_head *h, bool request, bool *has_length,
+                                     bool *has_coding)
 {
     *has_length = *has_coding = false;
     for (size_t i = 0; i < h->field_count; i++) {
@@ -359,9 +396,9 @@ static enum http1_error read_meaning(struct http1_head *h, bool *has_length, boo
         enum http1_error err = HTTP1_OK;
         switch ((enum http1_field_id)f->id) {
         case FIELD_HOST:
-            if (h->host)
+            if (request && h->host)
                 return HTTP1_BAD_HOST;
-            h->host = f;
+            h->host = f; /* in a response it means nothing */
             break;
         case FIELD_CONTENT_LENGTH:
             err = read_length(h, f, has_length);
@@ -462,7 +499,7 @@ enum http1_error http1_parse_request(struct http1_head *h, const char *data, siz
     if (err)
         return err;
     bool has_length, has_coding, chunked = false;
-    err = read_meaning(h, &has_length, &has_coding);
+    err = read_meaning(h, true, &has_length, &has_coding);
     if (err)
         return err;
     if (has_coding) {
@@ -509,12 +546,7 @@ static enum http1_error read_status_line(struct http1_head *h, const char *data,
     h->reason = (struct slice){ data + len, 0 };
     if (len > 13)
         h->reason = (struct slice){ data + 13, len - 13 };
-    for (size_t i = 0; i < h->reason.len; i++) {
-        unsigned char c = (unsigned char)h->reason.p[i];
-        if ((c < ' ' && c != '\t') || c == 0x7f)
-            return HTTP1_BAD_STATUS_LINE;
-    }
-    return HTTP1_OK;
+    return is_text(h->reason) ? HTTP1_OK : HTTP1_BAD_STATUS_LINE;
 }
 
 /* RFC 9112 6.3, in its order. */
@@ -523,6 +555,10 @@ static enum http1_error response_framing(struct http1_head *h, bool has_length, 
 {
     if (no_body || h->status < 200 || h->status == 204 || h->status == 304) {
         h->framing = FRAMING_NONE;
+        /* Such a head may say how long the body of a GET would be (RFC 9110 8.6), but not if
+         * it says so twice, and not where no body can ever be. */
+        if (has_coding || h->status < 200 || h->status == 204)
+            h->content_length_field = NULL;
         return HTTP1_OK;
     }
     if (has_coding) {
@@ -531,11 +567,12 @@ static enum http1_error response_framing(struct http1_head *h, bool has_length, 
         if (err)
             return err;
         h->framing = FRAMING_CHUNKED;
-        /* Chunked beats a length; what came with both is not trusted for more. */
-        if (has_length) {
+        /* Chunked beats a length; what came with both, or in HTTP/1.0, is not trusted for
+         * more (RFC 9112 6.1). */
+        if (has_length)
             h->content_length_field = NULL;
+        if (has_length || h->minor == 0)
             h->close = true;
-        }
         return HTTP1_OK;
     }
     h->framing = has_length ? FRAMING_LENGTH : FRAMING_CLOSE;
@@ -556,9 +593,7 @@ enum http1_error http1_parse_response(struct http1_head *h, const char *data, si
     if (err)
         return err;
     bool has_length, has_coding;
-    err = read_meaning(h, &has_length, &has_coding);
-    if (err == HTTP1_BAD_HOST)
-        err = HTTP1_OK; /* a Host in a response means nothing */
+    err = read_meaning(h, false, &has_length, &has_coding);
     if (err)
         return err;
     err = response_framing(h, has_length, has_coding, no_body);
@@ -585,6 +620,7 @@ const struct http1_field *http1_find(const struct http1_head *h, struct slice na
 enum chunk_state {
     CHUNK_SIZE_FIRST, /* first digit: at least one is needed */
     CHUNK_SIZE,
+    CHUNK_SIZE_WS, /* white space behind the size: an extension or the line's end follows */
     CHUNK_EXT,     /* extension, ignored up to the line's end */
     CHUNK_SIZE_LF, /* CR seen */
     CHUNK_DATA,
@@ -645,10 +681,11 @@ static bool chunk_byte(struct http1_body *b, uint8_t c)
     switch ((enum chunk_state)b->chunk_state) {
     case CHUNK_SIZE_FIRST:
     case CHUNK_SIZE:
+    case CHUNK_SIZE_WS:
         if (++b->line_bytes > HTTP1_CHUNK_LINE_MAX)
             return false;
         digit = hex_value(c);
-        if (digit >= 0) {
+        if (digit >= 0 && b->chunk_state != CHUNK_SIZE_WS) {
             if (b->chunk_state == CHUNK_SIZE_FIRST)
                 b->size = 0;
             if (b->size > (UINT64_MAX >> 8))
@@ -661,7 +698,9 @@ static bool chunk_byte(struct http1_body *b, uint8_t c)
             return false;
         if (c == '\r')
             b->chunk_state = CHUNK_SIZE_LF;
-        else if (c == ';' || c == ' ' || c == '\t')
+        else if (c == ' ' || c == '\t')
+            b->chunk_state = CHUNK_SIZE_WS;
+        else if (c == ';')
             b->chunk_state = CHUNK_EXT;
         else
             return false;
@@ -702,8 +741,8 @@ static bool chunk_byte(struct http1_body *b, uint8_t c)
         b->chunk_state = CHUNK_TRAILER;
         return c == '\n' && keep_trailer_byte(b, c);
     case CHUNK_FINAL_LF:
-        b->done = true;
-        return c == '\n';
+        b->done = c == '\n';
+        return b->done;
     }
     return false;
 }
@@ -768,15 +807,15 @@ enum http1_error http1_body_trailers(const struct http1_body *b, char *out, size
         return HTTP1_OK;
     struct http1_head *h = xmalloc(sizeof(*h));
     head_reset(h);
-    /* The parser looks two bytes back for the former line's end. */
-    char *text = xmalloc(b->trailer_len + 4);
-    memcpy(text, "\r\n", 2);
-    memcpy(text + 2, b->trailers, b->trailer_len);
-    memcpy(text + 2 + b->trailer_len, "\r\n", 2);
-    enum http1_error err =
-        read_fields(h, text + 2, text + 4 + b->trailer_len, HTTP1_FIELDS_MAX, true);
+    char *text = xmalloc(b->trailer_len + 2);
+    memcpy(text, b->trailers, b->trailer_len);
+    memcpy(text + b->trailer_len, "\r\n", 2);
+    enum http1_error err = read_fields(h, text, text + b->trailer_len + 2, HTTP1_FIELDS_MAX, true);
+    for (size_t i = 0; !err && i < h->field_count; i++)
+        if (h->fields[i].id == FIELD_CONNECTION)
+            mark_named_hops(h, h->fields[i].value);
     for (size_t i = 0; !err && i < h->field_count; i++) {
-        if (trailer_forbidden((enum http1_field_id)h->fields[i].id))
+        if (h->fields[i].hop || trailer_forbidden((enum http1_field_id)h->fields[i].id))
             continue;
         memcpy(out + *len, h->fields[i].line.p, h->fields[i].line.len);
         *len += h->fields[i].line.len;

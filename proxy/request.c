@@ -74,16 +74,20 @@ static bool pass_gate(struct exchange *ex)
     const struct route *r = ex->route->cfg;
     ex->gate = (struct gate_result){ .all_closed = true };
     ex->verdict = GATE_ALLOW;
-    if (ex->down->inner_covered) { /* the verdict on its CONNECT holds */
-        ex->down->inner_covered = false;
-        return true;
-    }
     if (target_bypassed(ex->target, ex->snap)) {
         ex->bypassed = ex->ungated = true;
         return true;
     }
     if (r->mode == MODE_OFF) {
         ex->ungated = true;
+        return true;
+    }
+    struct inner *inner = ex->down->inner;
+    if (inner && inner->covered) {
+        inner->covered = false;
+        ex->gate = inner->gate;
+        ex->verdict = inner->verdict;
+        ex->breaker = inner->breaker;
         return true;
     }
     unsigned count;
@@ -309,6 +313,16 @@ static bool port_listed(const struct port_list *ports, uint16_t port)
 }
 
 /* False: answered. */
+static bool tunnel_allowed(struct exchange *ex)
+{
+    if (atomic_load(&ex->w->proxy->tunnels) < exchange_config(ex)->limits.tunnels)
+        return true;
+    COUNT(ex->w->c.limit_tunnels);
+    answer_error(ex, 503, PERR_CONNECTION_LIMIT_REACHED, "limits.tunnels is reached");
+    return false;
+}
+
+/* False: answered. */
 static bool parse_connect(struct exchange *ex, const struct http1_head *h, struct authority *a)
 {
     const struct config *cfg = exchange_config(ex);
@@ -329,11 +343,8 @@ static bool parse_connect(struct exchange *ex, const struct http1_head *h, struc
         answer_error(ex, 403, PERR_HTTP_REQUEST_DENIED, "the port is not in access.connect_ports");
         return false;
     }
-    if (atomic_load(&ex->w->proxy->tunnels) >= cfg->limits.tunnels) {
-        COUNT(ex->w->c.limit_tunnels);
-        answer_error(ex, 503, PERR_CONNECTION_LIMIT_REACHED, "limits.tunnels is reached");
+    if (!tunnel_allowed(ex))
         return false;
-    }
     ex->close_after = ex->client_close;
     return true;
 }
@@ -343,7 +354,7 @@ static bool parse_connect(struct exchange *ex, const struct http1_head *h, struc
 static bool parse_inner(struct exchange *ex, const struct http1_head *h, struct authority *a,
                         struct slice *path)
 {
-    *a = *ex->down->inner;
+    *a = ex->down->inner->to;
     ex->mode = TRAFFIC_CONNECT;
     *path = h->target;
     if (h->host)
@@ -439,6 +450,7 @@ static void open_tunnel(struct exchange *ex, const struct authority *a)
 {
     ex->authority = *a;
     conn_release_empty(&ex->down->c);
+    ex->opaque = true;
     judge_begin(ex);
     exchange_enter(ex, EX_CONNECT);
     exchange_connect(ex, true);
@@ -452,13 +464,8 @@ void request_begin_opaque(struct downstream *d, const struct authority *a)
     ex->is_connect = ex->silent = ex->close_after = true;
     ex->mode = TRAFFIC_TRANSPARENT;
     to.fixed = d->original;
-    if (!admit(ex))
+    if (!admit(ex) || !tunnel_allowed(ex))
         return;
-    if (atomic_load(&ex->w->proxy->tunnels) >= exchange_config(ex)->limits.tunnels) {
-        COUNT(ex->w->c.limit_tunnels);
-        answer_error(ex, 503, PERR_CONNECTION_LIMIT_REACHED, "limits.tunnels is reached");
-        return;
-    }
     find_route(ex, &none, &to, SLICE("/"));
     if (pass_gate(ex))
         open_tunnel(ex, &to);
@@ -489,6 +496,8 @@ void request_begin(struct downstream *d, struct http1_head *h, size_t head_len)
     }
     char upgrade[UPGRADE_MAX];
     ex->upgrade = listed_upgrades(ex, h, upgrade);
+    if (ex->upgrade && !tunnel_allowed(ex))
+        return;
     struct rewrite_request o = { .authority = a.raw,
                                  .path = path,
                                  .via = exchange_config(ex)->via,

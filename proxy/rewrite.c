@@ -43,8 +43,9 @@ static void put_length(struct writer *w, const struct http1_head *h)
         put_slice(w, h->content_length_field->line);
         return;
     }
-    char text[64];
-    int n = snprintf(text, sizeof(text), "Content-Length: %" PRIu64 "\r\n", h->content_length);
+    char text[32];
+    int n = snprintf(text, sizeof(text), ": %" PRIu64 "\r\n", h->content_length);
+    put_slice(w, h->content_length_field->name);
     put(w, text, (size_t)n);
 }
 
@@ -107,8 +108,10 @@ size_t rewrite_request(const struct http1_head *h, const struct rewrite_request 
             if (f == h->content_length_field)
                 put_length(&w, h);
         } else if (f->id == FIELD_TRANSFER_ENCODING) {
-            if (!coding_written)
-                PUT(&w, "Transfer-Encoding: chunked\r\n");
+            if (!coding_written) {
+                put_slice(&w, f->name);
+                PUT(&w, ": chunked\r\n");
+            }
             coding_written = true;
         } else if (f == h->upgrade && o->upgrade) {
             put_slice(&w, f->name);
@@ -116,8 +119,9 @@ size_t rewrite_request(const struct http1_head *h, const struct rewrite_request 
             put(&w, o->upgrade, strlen(o->upgrade));
             PUT(&w, "\r\nConnection: Upgrade\r\n");
         } else if (f == h->max_forwards && o->max_forwards >= 0) {
-            char text[48];
-            int n = snprintf(text, sizeof(text), "Max-Forwards: %" PRId64 "\r\n", o->max_forwards);
+            char text[32];
+            int n = snprintf(text, sizeof(text), ": %" PRId64 "\r\n", o->max_forwards);
+            put_slice(&w, f->name);
             put(&w, text, (size_t)n);
         } else if (!f->hop) {
             put_slice(&w, f->line);
@@ -144,9 +148,7 @@ size_t rewrite_response(const struct http1_head *h, const struct rewrite_respons
             if (f == h->content_length_field && h->framing != FRAMING_CHUNKED)
                 put_length(&w, h);
         } else if (f->id == FIELD_TRANSFER_ENCODING) {
-            /* written below, if we use it; HEAD answers keep what GET would have said */
-            if (h->framing == FRAMING_NONE)
-                put_slice(&w, f->line);
+            continue; /* written below, if we use it: it speaks of one connection only */
         } else if (f == h->upgrade && o->upgrade) {
             put_upgrade(&w, h);
         } else if (!f->hop) {

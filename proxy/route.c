@@ -217,9 +217,10 @@ static bool in_cidr(const char *entry, struct slice host)
     text[host.len] = '\0';
     uint8_t a[16] = { 0 }, b[16] = { 0 };
     int family = strchr(net, ':') ? AF_INET6 : AF_INET;
-    long bits = strtol(slash + 1, NULL, 10), size = family == AF_INET6 ? 128 : 32;
-    if (inet_pton(family, net, a) != 1 || inet_pton(family, text, b) != 1 || bits < 0 ||
-        bits > size)
+    char *rest;
+    long bits = strtol(slash + 1, &rest, 10), size = family == AF_INET6 ? 128 : 32;
+    if (rest == slash + 1 || *rest || inet_pton(family, net, a) != 1 ||
+        inet_pton(family, text, b) != 1 || bits < 0 || bits > size)
         return false;
     for (long i = 0; i < bits; i++)
         if ((a[i / 8] ^ b[i / 8]) >> (7 - i % 8) & 1)

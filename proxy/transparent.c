@@ -77,6 +77,7 @@ void transparent_decide(struct downstream *d, bool waited_long_enough)
             return;
         switch (conn_read(&d->c, BLOCK_SIZE, &got)) {
         case IO_OK:
+            conn_set_deadline(&d->c, worker_now_ms(d->c.w) + TUNNEL_SNIFF_MS);
             continue;
         case IO_AGAIN:
         case IO_STARVED:
@@ -86,6 +87,10 @@ void transparent_decide(struct downstream *d, bool waited_long_enough)
                 go_opaque(d, (struct slice){ "", 0 }); /* the server may speak first */
             return;
         case IO_EOF:
+            if (d->c.in && look(d, true)) /* all that it has to say is here */
+                return;
+            downstream_close(d);
+            return;
         case IO_ERROR:
             downstream_close(d);
             return;

@@ -32,6 +32,8 @@ enum sniff tunnel_sniff(const uint8_t *data, size_t len)
     struct slice method = { (const char *)data, space ? (size_t)(space - data) : end };
     if (end > 0 && !http1_is_token(method))
         return SNIFF_OPAQUE;
+    if (space && slice_eq(method, SLICE("CONNECT")))
+        return SNIFF_OPAQUE; /* for the next proxy of a chain */
     if (end == len && end < TUNNEL_SNIFF_MAX)
         return SNIFF_MORE;
     for (size_t i = 0; i < ARRAY_LEN(tails); i++)
@@ -96,6 +98,7 @@ struct way_run {
     struct tunnel_way *way;
     struct conn *from, *to;
     uint64_t moved;    /* bytes that came from the source */
+    bool wrote;        /* the sink took some */
     bool sink_waiting; /* the sink takes no more now */
 };
 
@@ -110,6 +113,7 @@ static int pipe_drain(struct way_run *r)
             splice(p->fds[0], NULL, r->to->fd, NULL, p->bytes, SPLICE_F_NONBLOCK | SPLICE_F_MOVE);
         if (n > 0) {
             p->bytes -= (size_t)n;
+            r->wrote = true;
             continue;
         }
         if (n < 0 && errno == EINTR)
@@ -130,8 +134,11 @@ static int pipe_fill(struct way_run *r)
     struct tunnel_pipe *p = r->way->pipe;
     if (!r->from->readable)
         return 0;
-    ssize_t n =
-        splice(r->from->fd, NULL, p->fds[1], NULL, SPLICE_CHUNK, SPLICE_F_NONBLOCK | SPLICE_F_MOVE);
+    ssize_t n;
+    do {
+        n = splice(r->from->fd, NULL, p->fds[1], NULL, SPLICE_CHUNK,
+                   SPLICE_F_NONBLOCK | SPLICE_F_MOVE);
+    } while (n < 0 && errno == EINTR);
     if (n > 0) {
         p->bytes += (size_t)n;
         r->moved += (uint64_t)n;
@@ -141,8 +148,8 @@ static int pipe_fill(struct way_run *r)
         r->from->eof = r->way->eof = true;
         return 0;
     }
-    if (errno == EAGAIN || errno == EINTR) {
-        r->from->readable = errno == EINTR;
+    if (errno == EAGAIN) {
+        r->from->readable = false;
         return 0;
     }
     r->from->error = errno;
@@ -191,6 +198,7 @@ static enum way_result run_copy(struct way_run *r)
                            .budget = SIZE_MAX };
     enum relay_result res = relay_body(&relay);
     r->moved += relay.moved;
+    r->wrote |= relay.wrote_any;
     if (relay.moved >= 2 * (BLOCK_BYTES - BLOCK_HEADROOM - BLOCK_TAILROOM))
         r->way->full_reads = 2;
     switch (res) {
@@ -219,13 +227,26 @@ static bool may_splice(const struct way_run *r)
            conn_splice_ok(r->from) && conn_splice_ok(r->to);
 }
 
+/* The source has ended: no read will tell of its reset any more. */
+static enum way_result run_ended(struct way_run *r)
+{
+    size_t before = r->to->out_bytes;
+    if (r->from->readable) {
+        r->from->readable = false;
+        r->from->error = conn_connect_error(r->from);
+        if (r->from->error)
+            return WAY_BROKEN;
+    }
+    if (conn_flush(r->to) == IO_ERROR)
+        return WAY_BROKEN;
+    r->wrote |= r->to->out_bytes < before;
+    return WAY_ENDED;
+}
+
 static enum way_result run_way(struct way_run *r)
 {
-    if (r->way->eof && !r->way->pipe) {
-        if (conn_flush(r->to) == IO_ERROR)
-            return WAY_BROKEN;
-        return WAY_ENDED;
-    }
+    if (r->way->eof && !r->way->pipe)
+        return run_ended(r);
     if (!r->way->pipe && may_splice(r))
         r->way->pipe = pipe_take(r->ex->w);
     return r->way->pipe ? run_splice(r) : run_copy(r);
@@ -293,28 +314,30 @@ static void run_tunnel_clock(struct exchange *ex, bool sent)
 static void finish(struct exchange *ex, bool broken)
 {
     bool judged_bad = ex->attempt.fixed && !ex->attempt.ok && !ex->attempt.neutral;
+    bool aborted = ex->attempt.fixed && ex->attempt.outcome == OUTCOME_CLIENT_ABORT;
     ex->tunnel_broken = broken;
-    exchange_finish(ex, judged_bad && !ex->first_byte_us ? RESULT_FAILED
-                        : ex->bypassed                   ? RESULT_BYPASSED
-                                                         : RESULT_FORWARDED);
+    exchange_finish(ex, aborted                            ? RESULT_CLIENT_ABORTED
+                        : judged_bad && !ex->first_byte_us ? RESULT_FAILED
+                        : ex->bypassed                     ? RESULT_BYPASSED
+                                                           : RESULT_FORWARDED);
 }
 
-static void upstream_gone(struct exchange *ex, bool broken)
+static void judge_client_gone(struct exchange *ex, int64_t at_ms)
 {
-    if (!ex->attempt.fixed) {
-        attempt_failed(&ex->attempt, OUTCOME_RESET);
-        judge_record(ex);
-    }
-    finish(ex, broken);
+    if (ex->attempt.fixed)
+        return;
+    COUNT(ex->w->c.client_errors_aborted);
+    attempt_client_gone(&ex->attempt, at_ms);
+    judge_record(ex);
 }
 
-static void client_gone(struct exchange *ex, bool broken)
+/* An upstream that ends once the client has ended follows its example. */
+static void judge_upstream_gone(struct exchange *ex)
 {
-    if (!ex->attempt.fixed) {
-        attempt_client_gone(&ex->attempt, worker_now_ms(ex->w));
-        judge_record(ex);
-    }
-    finish(ex, broken);
+    if (ex->fin_ms)
+        judge_client_gone(ex, ex->fin_ms);
+    else
+        judge_failed(ex, OUTCOME_RESET);
 }
 
 /* The block that waits behind the read is looked at before it travels on. */
@@ -350,31 +373,31 @@ static void move(struct exchange *ex)
     ex->response_bytes += down.moved;
     count_add(&ex->w->c.tunnel_bytes_up, up.moved);
     count_add(&ex->w->c.tunnel_bytes_down, down.moved);
-    if (up.moved || down.moved)
+    if (up.moved || up.wrote || down.moved || down.wrote)
         ex->last_move_ms = worker_now_ms(ex->w);
     if (down.moved)
         note_first_upstream_byte(ex);
-    run_tunnel_clock(ex, up.moved > 0);
+    run_tunnel_clock(ex, up.moved > 0 || up.wrote);
 
     if (u == WAY_BROKEN || d == WAY_BROKEN) {
         bool client_side = u == WAY_BROKEN ? broke_at_source(&up) : !broke_at_source(&down);
         if (client_side)
-            client_gone(ex, true);
+            judge_client_gone(ex, ex->fin_ms ? ex->fin_ms : worker_now_ms(ex->w));
         else
-            upstream_gone(ex, true);
+            judge_upstream_gone(ex);
+        finish(ex, true);
         return;
     }
+    if (t->up.eof && !ex->fin_ms && !t->down.eof)
+        ex->fin_ms = worker_now_ms(ex->w);
     if (u == WAY_ENDED)
         pass_end(&up);
     if (d == WAY_ENDED) {
         pass_end(&down);
-        if (!ex->attempt.fixed) { /* ended without a byte */
-            attempt_failed(&ex->attempt, OUTCOME_RESET);
-            judge_record(ex);
-        }
+        judge_upstream_gone(ex); /* unless a byte came before */
     }
     if (t->up.shut && t->down.shut)
-        client_gone(ex, false);
+        finish(ex, false);
 }
 
 /* ---- Sniffing ---- */
@@ -382,7 +405,14 @@ static void move(struct exchange *ex)
 static void go_opaque(struct exchange *ex)
 {
     ex->tunnel->sniffing = false;
-    ex->opaque = true;
+}
+
+/* Asked of the origin itself; an absolute target is for the next proxy of a chain. */
+static bool is_for_origin(const struct block *in)
+{
+    const uint8_t *line = in->data + in->start;
+    const uint8_t *space = memchr(line, ' ', block_len(in));
+    return space && (space[1] == '/' || space[1] == '*');
 }
 
 /* True: still looking, or the exchange has become something else. */
@@ -403,8 +433,12 @@ static bool sniff(struct exchange *ex)
         if (client->in && block_len(client->in) > 0) {
             switch (tunnel_sniff(block_bytes(client->in), block_len(client->in))) {
             case SNIFF_HTTP:
-                exchange_become_inner(ex);
-                return true;
+                if (is_for_origin(client->in)) {
+                    exchange_become_inner(ex);
+                    return true;
+                }
+                go_opaque(ex);
+                return false;
             case SNIFF_OPAQUE:
                 go_opaque(ex);
                 return false;
@@ -418,6 +452,7 @@ static bool sniff(struct exchange *ex)
         }
         switch (conn_read(client, BLOCK_SIZE, &got)) {
         case IO_OK:
+            t->sniff_until_ms = worker_now_ms(ex->w) + TUNNEL_SNIFF_MS;
             break;
         case IO_AGAIN:
         case IO_STARVED:
@@ -441,12 +476,15 @@ void tunnel_begin(struct exchange *ex, bool sniffing)
     t->sniffing = sniffing;
     t->sniff_until_ms = worker_now_ms(ex->w) + TUNNEL_SNIFF_MS;
     ex->tunnel = t;
-    ex->opaque = !sniffing;
+    ex->opaque = true;
     list_add_tail(&ex->w->tunnels, &t->link);
     COUNT(ex->w->c.tunnels);
     atomic_fetch_add(&ex->w->proxy->tunnels, 1);
-    ex->start_us = worker_now_us(ex->w);
-    attempt_clock_stop(&ex->attempt);
+    ex->last_move_ms = worker_now_ms(ex->w);
+    if (ex->is_connect) {
+        ex->start_us = worker_now_us(ex->w);
+        attempt_clock_stop(&ex->attempt);
+    }
     tunnel_run(ex);
 }
 
@@ -455,7 +493,8 @@ void tunnel_run(struct exchange *ex)
     struct downstream *d = ex->down;
     if (ex->tunnel->sniffing) {
         if (conn_flush(&d->c) == IO_ERROR) {
-            client_gone(ex, true);
+            judge_client_gone(ex, worker_now_ms(ex->w));
+            finish(ex, true);
             return;
         }
         if (sniff(ex)) {
@@ -483,7 +522,8 @@ void tunnel_on_deadline(struct exchange *ex)
     int64_t now_ms = worker_now_ms(ex->w);
     int64_t idle_ms = ex->route->cfg->timeouts.tunnel_idle_ms;
     if (!ex->tunnel->sniffing && idle_ms != OFF && now_ms >= ex->last_move_ms + idle_ms) {
-        attempt_failed(&ex->attempt, OUTCOME_TIMEOUT);
+        /* Who was asked nothing has missed nothing. */
+        attempt_failed(&ex->attempt, ex->request_bytes ? OUTCOME_TIMEOUT : OUTCOME_LOCAL);
         finish(ex, true);
         return;
     }

@@ -41,7 +41,6 @@ struct tunnel {
     bool sniffing;              /* is it plain HTTP? the client's bytes wait in its input block */
     bool client_hello;
     int64_t sniff_until_ms;
-    uint64_t bytes_up, bytes_down;
 };
 
 /* ex->up stands.  CONNECT: the 200 has been queued; sniff: look for plain HTTP first. */

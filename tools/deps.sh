@@ -30,6 +30,7 @@ test    python3-yaml          module:yaml
 test    binutils              command:readelf
 test    curl                  command:curl
 test    wget                  command:wget
+test    iproute2              command:ip
 demo    python3               command:python3
 lint    clang                 command:clang
 lint    clang-format          command:clang-format
@@ -101,12 +102,21 @@ if [ "$(id -u)" != 0 ]; then
     fi
     as_root="sudo"
 fi
-echo "== installing: $need"
-export DEBIAN_FRONTEND=noninteractive
-# shellcheck disable=SC2086 # lists of words
-$as_root apt-get -q update </dev/null
-# shellcheck disable=SC2086
-$as_root env DEBIAN_FRONTEND=noninteractive apt-get -q -y --no-install-recommends install $need </dev/null
+echo "== installing, which takes a minute:"
+echo "$need" | fold -s -w 76 | sed 's/^/   /'
+log=$(mktemp)
+trap 'rm -f "$log"' EXIT
+quietly() {
+    # shellcheck disable=SC2086 # no word, or one
+    if ! $as_root env DEBIAN_FRONTEND=noninteractive apt-get -q -y "$@" </dev/null >"$log" 2>&1; then
+        cat "$log" >&2
+        echo "deps.sh: apt-get $1 failed" >&2
+        exit 1
+    fi
+}
+quietly update
+# shellcheck disable=SC2086 # a list of words
+quietly install --no-install-recommends $need
 
 need=$(missing "$@")
 if [ -n "$need" ]; then

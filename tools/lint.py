@@ -38,7 +38,7 @@ ARROWS = {
 CONTROL_DOOR = "control/control.h"
 CONTROL_DOOR_USERS = {"proxy/main.c", "proxy/status.c", "proxy/families.h"}
 
-PURE = ["proxy/route", "proxy/gate", "proxy/classify", "proxy/rewrite", "proxy/http1", "proxy/authority",
+PURE = ["proxy/route", "proxy/gate", "proxy/classify", "proxy/rewrite", "proxy/http1", "proxy/authority", "proxy/tls_hello",
         "control/evaluator", "control/machine", "control/store", "sync/sse", "sync/state_event", "sync/batch",
         "sync/sample", "sync/backoff"]
 PURE_ROOM = "config"
@@ -89,8 +89,9 @@ class Exceptions:
                 return True
         return False
 
-    def unused(self):
-        return [f"{self.PATH}: nothing needs this any more: {' | '.join(e)}" for e in self.entries if e not in self.used]
+    def unused(self, of_cppcheck):
+        left = [e for e in self.entries if e not in self.used and e[1].startswith("cppcheck:") == of_cppcheck]
+        return [f"{self.PATH}: nothing needs this any more: {' | '.join(e)}" for e in left]
 
 
 # ---- Checks: each returns a list of findings ----
@@ -190,7 +191,7 @@ def check_headers(args):
 
 def check_clang(args):
     done = run("make", "--no-print-directory", f"-j{args.jobs}", "VARIANT=clang", "all", "units")
-    return [] if done.returncode == 0 else [done.stdout[-2000:] + done.stderr[-8000:]]
+    return [] if done.returncode == 0 else [done.stderr[-8000:].strip()]
 
 
 def check_tidy(args):
@@ -214,17 +215,24 @@ def check_tidy(args):
                 found[(where, int(m["line"]), check)] = f"{where}:{m['line']}: {m['text']} [{check}]"
     if not version:
         return ["clang-tidy does not run"]
-    return [found[k] for k in sorted(found)] + exceptions.unused()
+    return [found[k] for k in sorted(found)] + exceptions.unused(False)
 
 
 def check_cppcheck(args):
     done = run("cppcheck", "-q", f"-j{args.jobs}", "--enable=warning,performance,portability", "--inline-suppr", "--std=c11",
-               "--library=posix,gnu", "--error-exitcode=1", "--template={file}:{line}: {message} [{id}]", "-I.",
+               "--library=posix,gnu", "--template={file}:{line}: {message} [{id}]", "-I.",
                "-D_GNU_SOURCE", '-DTRIPSWITCH_VERSION="0"', "--suppress=missingIncludeSystem",
                "--suppress=varFuncNullUB",  # NULL is a pointer in C on Linux
+               "--suppress=duplicateAssignExpression",  # two lengths may begin alike
+               "--suppress=compareBoolExpressionWithInt",  # comparing truth values is meant
                "--suppress=readdirCalled",  # glibc's readdir is safe on a stream of one's own
                *ROOMS)
-    return [line for line in (done.stdout + done.stderr).splitlines() if line] if done.returncode else []
+    exceptions, out = Exceptions(), []
+    for line in (done.stdout + done.stderr).splitlines():
+        m = re.match(r"^([^:]+):(\d+): .* \[(\w+)\]$", line)
+        if not (m and exceptions.cover(m[1], int(m[2]), f"cppcheck:{m[3]}")):
+            out.append(line)
+    return out + exceptions.unused(True)
 
 
 def check_scripts(_args):

@@ -27,6 +27,7 @@ import time
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 UNIT_LIMIT_S = 300
 THREADED = ["books", "reload", "stream", "embedded"]  # tests/integration/test_<x>.py
+MEASURING = ["costs_no_memory", "costs_next_to_nothing", "bounds_the_memory", "ready_quickly"]  # with sanitizers they mean little
 SUMMARY = re.compile(r"^(\d+) passed, (\d+) failed(?:, (\d+) skipped)?$")
 
 LEAK = "#include <stdlib.h>\nint main(void) { volatile char *p = malloc(9); *p = 1; p = 0; return 0; }\n"
@@ -206,6 +207,7 @@ def main():
     integration(tally, "asan", 2 * jobs, leaks)  # most of a test is waiting
     if tsan_prefix is not None:
         integration(tally, "tsan", 2 * jobs, {}, [f"tests/integration/test_{t}.py" for t in THREADED], tsan_prefix)
+    integration(tally, "release", jobs, {}, words=MEASURING)
     sys.exit(tally.show())
 
 

@@ -28,7 +28,9 @@
     X(ingest)                                                                                      \
     X(ingest_verify)                                                                               \
     X(sample)                                                                                      \
-    X(http_date)
+    X(http_date)                                                                                   \
+    X(tls_hello)                                                                                   \
+    X(script)
 
 #define FUZZ_DECLARE(name) void fuzz_##name(const uint8_t *data, size_t len);
 FUZZ_TARGETS(FUZZ_DECLARE)

@@ -51,8 +51,8 @@ static double take_value(struct fuzz_reader *r)
     return d;
 }
 
-/* Lines: router, host, method, trace id, tag name, tag value; all strings of the operator's
- * are without NUL, as from JSON. */
+/* Lines: router, host, method, trace id, tag name, tag value; none holds a NUL, neither in the
+ * operator's file nor in a head that was taken. */
 void fuzz_sample(const uint8_t *data, size_t len)
 {
     struct fuzz_reader r = { data, len };
@@ -63,11 +63,10 @@ void fuzz_sample(const uint8_t *data, size_t len)
                                   .outcome = (uint8_t)(flags >> 3) % OUTCOME_COUNT,
                                   .ts_ms = NOW_MS };
     rec.values[0] = take_value(&r);
-    struct slice line[6];
     char *text[6];
     for (size_t i = 0; i < 6; i++) {
-        line[i] = fuzz_line(&r);
-        text[i] = fuzz_string(line[i].p, line[i].len);
+        struct slice line = fuzz_line(&r);
+        text[i] = fuzz_string(line.p, line.len);
     }
     struct name_value tag = { .name = text[4], .value = text[5] };
     struct route route = { .name = "route",
@@ -77,9 +76,8 @@ void fuzz_sample(const uint8_t *data, size_t len)
                            .tags = { &tag, 1 } };
     rec.route = &route;
     strncpy(rec.method, text[2], sizeof(rec.method) - 1);
-    rec.trace_len = (uint8_t)(line[3].len < ATTEMPT_TRACE_MAX ? line[3].len : ATTEMPT_TRACE_MAX);
-    if (rec.trace_len)
-        memcpy(rec.trace_id, line[3].p, rec.trace_len);
+    rec.trace_len = (uint8_t)strnlen(text[3], ATTEMPT_TRACE_MAX);
+    memcpy(rec.trace_id, text[3], rec.trace_len);
 
     struct sample_writer w = { .instance = "instance" };
     if (sample_begin(&w, &rec, text[1], strlen(text[1]))) {

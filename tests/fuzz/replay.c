@@ -26,6 +26,8 @@ int __lsan_do_recoverable_leak_check(void);
 #define LEAKS() false
 #endif
 
+int __llvm_profile_write_file(void) __attribute__((weak)); /* in a build that counts lines */
+
 struct target {
     const char *name;
     void (*run)(const uint8_t *data, size_t len);
@@ -71,6 +73,8 @@ static _Noreturn void run_files(const struct target *t, const char *dir, struct 
             _exit(LEAK_STATUS);
     }
     *position = count;
+    if (__llvm_profile_write_file)
+        __llvm_profile_write_file();
     _exit(0);
 }
 

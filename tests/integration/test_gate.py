@@ -339,8 +339,6 @@ class ModeTest(Case):
         self.assert_relayed(self.get(f"http://free.test:{origin.port}/"), 200, b"ok")
         self.assert_self_made(self.get(f"http://named.test:{origin.port}/"), 503)
         self.assert_self_made(self.get(f"http://other.test:{origin.port}/"), 503)
-        wait_until(lambda: proxy.metric("attempts_total") == 1, 5, "the attempt to end")
-        proxy.unreported = 1 - proxy.metric("samples_recorded_total")  # reported or not
 
     def test_a_template_gives_every_host_its_own_breaker_and_router(self):
         origin = self.http_origin()

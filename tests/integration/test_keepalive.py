@@ -2,7 +2,7 @@
 
 import threading
 
-from harness import Case, SharedCase, request, wait_until
+from harness import Case, SharedCase, request
 
 
 class KeepaliveTest(SharedCase):
@@ -101,12 +101,12 @@ class KeepaliveTest(SharedCase):
         self.assert_relayed(client.read_response(), 200, b"late")
 
     def test_a_client_that_closes_without_a_word_is_forgotten(self):
-        before = self.px.open_files()
+        before = self.px.metric("client_connections")
         clients = [self.px.client() for _ in range(20)]
-        wait_until(lambda: self.px.open_files() >= before + 20, 5, "the connections to be accepted")
+        self.px.wait_metric(lambda v: v >= before + 20, "client_connections", 5)
         for i, client in enumerate(clients):
             client.reset() if i % 2 else client.close()
-        wait_until(lambda: self.px.open_files() <= before + 1, 5, lambda: f"{self.px.open_files()} files open, {before} before")
+        self.px.wait_metric(lambda v: v <= before, "client_connections", 5)
 
     def test_a_hundred_connections_at_once_are_served(self):
         origin = self.http_origin()

