@@ -10,9 +10,21 @@
 
 /* ---- Our own answers ---- */
 
+/* A chunked body has no announced size: it is small if all of it is here already. */
+static void drop_chunked_body(struct exchange *ex)
+{
+    struct relay r = { .from = &ex->down->c,
+                       .body = &ex->request_body,
+                       .budget = DISCARD_BODY_MAX };
+    if (ex->rq == RQ_STREAM && ex->request_body.framing == FRAMING_CHUNKED &&
+        !ex->expect_continue && !ex->close_after && relay_body(&r) == RELAY_DONE)
+        ex->rq = RQ_DONE;
+}
+
 void answer_send(struct exchange *ex, const struct reply *r)
 {
     struct reply mine = *r;
+    drop_chunked_body(ex);
     bool small = ex->rq != RQ_NONE && ex->rq != RQ_DONE &&
                  ex->request_body.framing == FRAMING_LENGTH &&
                  ex->request_body.left <= DISCARD_BODY_MAX && !ex->expect_continue;

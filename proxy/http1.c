@@ -232,11 +232,11 @@ static int on_value(http_parser *parser, const char *at, size_t len)
      * value that begins behind the line's end was folded. */
     const char *value = f->name.p + f->name.len + 1;
     const char *cr = memchr(value, '\r', (size_t)(r->end - value));
-    if (!cr || cr[1] != '\n') {
+    /* Behind it there is at least the empty line. */
+    if (!cr || r->end - cr < 4 || cr[1] != '\n') {
         r->error = HTTP1_BAD_LINE_END;
         return -1;
     }
-    /* The head ends with an empty line, so there is a byte behind this one. */
     if ((len > 0 && at > cr) || cr[2] == ' ' || cr[2] == '\t') {
         r->error = HTTP1_BAD_FIELD;
         return -1;

@@ -74,17 +74,17 @@ struct runtime {
 static int print_help(void)
 {
     struct strbuf sb = STRBUF_INIT;
-    strbuf_adds(&sb, "tripswitch-proxy " TRIPSWITCH_VERSION
-                     " - circuit breaking for programs that only know HTTP_PROXY\n\n"
-                     "Usage: tripswitch-proxy [run] [--config FILE] [flags]\n"
-                     "       tripswitch-proxy check [FILE] [flags]\n"
-                     "       tripswitch-proxy init-net --apply | --print | --remove | --verify\n"
-                     "       tripswitch-proxy --help | --version\n\n"
-                     "  run      serve (the default)\n"
-                     "  check    read the configuration, list every mistake, exit 0 or 78\n"
-                     "  init-net redirect outgoing connections to transparent_listen; see init-net "
-                     "--help\n\n"
-                     "Flags beat environment variables, which beat the file.\n\n");
+    strbuf_adds(&sb,
+                "tripswitch-proxy " TRIPSWITCH_VERSION
+                " - circuit breaking for programs that only know HTTP_PROXY\n\n"
+                "Usage: tripswitch-proxy [run] [--config FILE] [flags]\n"
+                "       tripswitch-proxy check [FILE] [flags]\n"
+                "       tripswitch-proxy init-net --apply | --print | --remove | --verify\n"
+                "       tripswitch-proxy --help | --version\n\n"
+                "  run      serve (the default)\n"
+                "  check    read the configuration, list every mistake, exit 0 or 78\n"
+                "  init-net send outgoing connections to transparent_listen (see its --help)\n\n"
+                "Flags beat environment variables, which beat the file.\n\n");
     config_help(&sb);
     fputs(strbuf_str(&sb), stdout);
     strbuf_free(&sb);

@@ -869,7 +869,7 @@ class SoakTest(Case):
             conn.keep_received = False
             seed = conn.read_exactly(4)
             with lock:
-                servers[seed] = flood = Flood(conn.sock, size, b"server" + seed)
+                servers[seed] = flood = Flood(conn, size, b"server" + seed)
             for t in flood.threads:
                 t.join()
 
@@ -880,7 +880,7 @@ class SoakTest(Case):
             client = tunnel(self.client(px), origin.authority, behind=seed)
             clients[seed] = client
         wait_until(lambda: len(servers) == tunnels, 10, "every tunnel")
-        floods = {seed: Flood(client.sock, size, b"client" + seed) for seed, client in clients.items()}
+        floods = {seed: Flood(client, size, b"client" + seed) for seed, client in clients.items()}
         for seed, flood in floods.items():
             flood.join(self.time_limit_s - 30)
             server = servers[seed].join(20)

@@ -187,13 +187,13 @@ class UpgradeTest(SharedCase):
             conn.read_request()
             conn.send(SWITCH)
             conn.keep_received = False
-            servers.append(Flood(conn.sock, size, "server"))
+            servers.append(Flood(conn, size, "server"))
             for t in servers[0].threads:
                 t.join()
 
         client = self.client()
         self.ask(client, self.origin(script).url + "/")
-        flood = Flood(client.sock, size, "client").join(30)
+        flood = Flood(client, size, "client").join(30)
         server = servers[0].join(30)
         self.assertEqual((flood.got.digest(), server.got.digest()), (server.sent.digest(), flood.sent.digest()))
 

@@ -52,6 +52,10 @@ static void the_decision_falls_at_the_first_byte_that_allows_it(void **state)
         { SLICE("HELO mail.example\r\n"), SNIFF_OPAQUE, 18 },
         { SLICE("SSH-2.0-OpenSSH_9.2\r\n"), SNIFF_OPAQUE, 20 },
         { SLICE("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"), SNIFF_OPAQUE, 3 },
+        /* the next proxy's business */
+        { SLICE("CONNECT a:443 HTTP/1.1\r\n"), SNIFF_OPAQUE, 8 },
+        { SLICE("connect a HTTP/1.1\r\n"), SNIFF_HTTP, 19 }, /* another method */
+        { SLICE("CONNECTS a HTTP/1.1\r\n"), SNIFF_HTTP, 20 },
         /* bytes that rule it out */
         { SLICE("\x16\x03\x01\x02\x00\x01"), SNIFF_OPAQUE, 1 }, /* TLS */
         { SLICE("\x80\x2e\x01"), SNIFF_OPAQUE, 1 },

@@ -141,16 +141,17 @@ def client_hello(name="origin.test"):
 
 
 class Flood:
-    """Sends and receives at once over one socket, and hashes both."""
+    """Sends and receives at once over one stream, and hashes both."""
 
     BLOCK = 1 << 18
 
-    def __init__(self, sock, size, seed):
-        self.sock = sock
+    def __init__(self, stream, size, seed):
+        self.sock = sock = stream.sock
         self.size = size
         self.block = hashlib.shake_128(str(seed).encode()).digest(self.BLOCK + 4096)
         self.sent, self.got = hashlib.blake2b(), hashlib.blake2b()
-        self.got_bytes = 0
+        self.got.update(stream.buffer)  # what was read along with the head
+        self.got_bytes = len(stream.buffer)
         self.error = None
         sock.settimeout(60)
         self.threads = [threading.Thread(target=self._guard, args=(f,), daemon=True) for f in (self._send, self._receive)]
