@@ -104,6 +104,8 @@ class SpellingTest(SharedCase):
     def test_rates_out_of_range_are_clamped_or_refused_but_never_admit_more(self):
         for rate, most in ((1.5, 1), (-0.5, 0)):
             with self.subTest(rate):
+                self.cp.set("b", "open")  # what stays if the event is refused
+                self.px.wait_breaker("b", "open")
                 self.cp.send_raw(self.cp.event("b", "half_open", rate))
                 self.cp.send_raw(self.cp.event("fence", "open"))
                 self.px.wait_breaker("fence", "open")

@@ -771,10 +771,10 @@ class InnerHttpTest(SharedCase):
 
     def test_mode_off_makes_no_samples_inside_either(self):
         origin = self.http_origin()
-        self.px.unreported = 1
         recorded = self.delta("samples_recorded_total")
         client = tunnel(self.client(), f"off.test:{origin.port}")
         self.assert_relayed(self.inner(client, "/"), 200, b"ok")
+        self.px.wait_balance(settled=True)
         self.assertEqual(recorded(), 0)
 
     def test_a_websocket_inside_is_upgraded(self):
