@@ -176,6 +176,40 @@ int check_host(struct arena *a, char **text, struct strbuf *why)
     return 0;
 }
 
+/* "host:port", the colon where it cannot belong to an address. */
+static char *port_of_entry(const char *entry)
+{
+    char *colon = strrchr(entry, ':');
+    if (!colon || (strchr(entry, ':') != colon && colon[-1] != ']'))
+        return NULL;
+    return colon;
+}
+
+int check_bypass(struct arena *a, char **text, struct strbuf *why)
+{
+    struct cidr net;
+    struct port_range port;
+    struct strbuf ignored = STRBUF_INIT;
+    bool is_cidr = strchr(*text, '/') && value_cidr(*text, &net, &ignored) == 0;
+    strbuf_free(&ignored);
+    if (is_cidr)
+        return 0;
+    char *entry = arena_strdup(a, *text), *colon = port_of_entry(entry), *host = entry;
+    if (colon) {
+        if (value_port_range(colon + 1, &port, why) < 0)
+            return -1;
+        *colon = 0;
+    }
+    bool subdomains = host[0] == '.';
+    host += subdomains;
+    if (check_host(a, &host, why) < 0)
+        return -1;
+    bool v6 = colon && strchr(host, ':');
+    *text = arena_printf(a, "%s%s%s%s%s%s", subdomains ? "." : "", v6 ? "[" : "", host,
+                         v6 ? "]" : "", colon ? ":" : "", colon ? colon + 1 : "");
+    return 0;
+}
+
 int check_dns_server(struct arena *a, char **text, struct strbuf *why)
 {
     struct in6_addr address;

@@ -140,7 +140,7 @@ static const struct config_option global_rows[] = {
       .help = "Tunnels at one time." },
     { "limits.header_bytes", TYPE_SIZE, 0, KIB, MIB, .def = "64KiB",
       .offset = GLOBAL(limits.header_bytes), .help = "Size of one request or response head." },
-    { "limits.header_fields", TYPE_INT, 0, 1, 10000, .def = "128",
+    { "limits.header_fields", TYPE_INT, 0, 1, 1024, .def = "128",
       .offset = GLOBAL(limits.header_fields), .help = "Fields in one request or response head." },
     { "limits.buffer", TYPE_SIZE, OPTION_RESTART, 16 * KIB, 16 * MIB, .def = "64KiB",
       .offset = GLOBAL(limits.buffer), .help = "Buffered bytes of one exchange in one direction." },
@@ -190,7 +190,7 @@ static const struct config_option global_rows[] = {
     { "log_format", TYPE_WORD, .choices = "auto|text|json", .def = "auto",
       .offset = GLOBAL(log_format), .help = "Form of the messages; auto: text on a terminal." },
 
-    { "bypass", TYPE_STRINGS, .def = "", .offset = GLOBAL(bypass), .check = check_host,
+    { "bypass", TYPE_STRINGS, .def = "", .offset = GLOBAL(bypass), .check = check_bypass,
       .help = "Hosts that are forwarded ungated." },
 
     { "defaults", TYPE_OBJECT, .offset = NOWHERE,

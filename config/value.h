@@ -39,6 +39,8 @@ bool value_cidr_is_loopback(const struct cidr *c); /* every address of it is */
 int check_plain(struct arena *a, char **text,
                 struct strbuf *why); /* not empty, no control characters */
 int check_token(struct arena *a, char **text, struct strbuf *why); /* RFC 9110 section 5.6.2 */
+/* An entry of bypass: a host, ".suffix", "host:port", an address or a CIDR. */
+int check_bypass(struct arena *a, char **text, struct strbuf *why);
 int check_host(struct arena *a, char **text,
                struct strbuf *why); /* a.example, *.a.example, *, addresses */
 int check_path(struct arena *a, char **text,

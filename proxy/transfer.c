@@ -262,8 +262,10 @@ static void note_response_bytes(struct exchange *ex)
     ex->upstream_bytes = true;
     ex->last_upstream_us = worker_now_us(ex->w);
     ex->last_move_ms = worker_now_ms(ex->w);
-    /* "HTTP/1.1 1": an interim response is no response byte yet. */
-    bool interim = block_len(in) > 9 && in->data[in->start + 9] == '1';
+    /* "HTTP/1.1 1": an interim response is no response byte yet, but for 101. */
+    const uint8_t *line = in->data + in->start;
+    bool interim = block_len(in) > 9 && line[9] == '1' &&
+                   !(block_len(in) > 11 && line[10] == '0' && line[11] == '1');
     if (!ex->first_byte_us && !interim) {
         ex->first_byte_us = ex->last_upstream_us;
         wait_for_client(ex, false);
@@ -284,6 +286,8 @@ static enum head_progress switch_protocols(struct exchange *ex, const struct htt
     attempt_head(&ex->attempt, 101, false, worker_now_ms(ex->w));
     judge_record(ex);
     ex->status = 101;
+    if (!ex->first_byte_us)
+        ex->first_byte_us = ex->last_upstream_us;
     send_head(ex, h, head_len,
               &(struct rewrite_response){ .via = exchange_config(ex)->via, .upgrade = true });
     exchange_forget_head(ex);

@@ -36,6 +36,8 @@ enum sniff tunnel_sniff(const uint8_t *data, size_t len)
         return SNIFF_OPAQUE; /* for the next proxy of a chain */
     if (end == len && end < TUNNEL_SNIFF_MAX)
         return SNIFF_MORE;
+    if (end == TUNNEL_SNIFF_MAX)
+        return SNIFF_OPAQUE; /* no line that long is a request's */
     for (size_t i = 0; i < ARRAY_LEN(tails); i++)
         if (end > 9 && memcmp(data + end - 9, tails[i], 9) == 0)
             return SNIFF_HTTP;

@@ -771,6 +771,7 @@ class InnerHttpTest(SharedCase):
 
     def test_mode_off_makes_no_samples_inside_either(self):
         origin = self.http_origin()
+        self.px.wait_balance(settled=True)
         recorded = self.delta("samples_recorded_total")
         client = tunnel(self.client(), f"off.test:{origin.port}")
         self.assert_relayed(self.inner(client, "/"), 200, b"ok")

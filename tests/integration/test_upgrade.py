@@ -27,7 +27,7 @@ class UpgradeTest(SharedCase):
     config = {"upgrades": ["websocket", "x-ours"], "routes": [
         {"name": "all", "breakers": ["b"], "router": "rtr",
          "tags": {"tier": "{tier}", "status": "{status}", "outcome": "{outcome}", "host": "{host}"},
-         "failure": {"no_response_after": "400ms"}}]}
+         "failure": {"no_response_after": "600ms"}}]}
 
     def ask(self, client, url, *lines):
         client.send(request("GET", url, *(lines or ASK)))
@@ -207,10 +207,14 @@ class UpgradeTest(SharedCase):
             echo(conn)
 
         first, whole = self.delta("upstream_first_byte_seconds_sum"), self.delta("request_duration_seconds_sum")
+        late = self.delta("late_answers_total")
         client = self.client()
         self.ask(client, self.origin(slow_head).url + "/")
+        client.send(b"x")
+        client.read_exactly(1)
         client.close()
         self.px.wait_metric(lambda n: n == 0, "tunnels")
+        self.assertEqual(late(), 0, "the first frame is no late answer")
         self.assertGreater(first(), 0.19)
         self.assertGreater(whole(), 0.39)
 

@@ -365,8 +365,6 @@ static void later_versions_global_settings_are_too(void **state)
         { { "--control-state-source=stream" }, NULL },
         { { "--control-state-source=auto" }, NULL },
         { { "--transparent-listen=" }, NULL },
-        { { "--transparent-listen=127.0.0.1:3129" },
-          "--transparent-listen: \"127.0.0.1:3129\" is not available in this version\n" },
         { { "--admin-listen=127.0.0.1:3131" }, NULL },
         { { "--admin-listen=off" }, NULL },
         { { "--admin-listen=127.0.0.1:4" },

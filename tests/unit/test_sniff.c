@@ -109,6 +109,8 @@ static void a_first_line_that_is_too_long_is_opaque(void **state)
         { TUNNEL_SNIFF_MAX - 2, "", SNIFF_MORE },
         { TUNNEL_SNIFF_MAX - 2, "\r\n", SNIFF_HTTP },
         { TUNNEL_SNIFF_MAX - 1, "\r\n", SNIFF_HTTP },
+        { TUNNEL_SNIFF_MAX, "\r\n", SNIFF_OPAQUE },
+        { TUNNEL_SNIFF_MAX, "xx", SNIFF_OPAQUE },
         { TUNNEL_SNIFF_MAX + 1, "\r\n", SNIFF_OPAQUE },
         { TUNNEL_SNIFF_MAX + 1000, "", SNIFF_OPAQUE },
         { 3 * TUNNEL_SNIFF_MAX, "\r\n", SNIFF_OPAQUE },
