@@ -61,6 +61,21 @@ static const char *hint(int error)
     }
 }
 
+bool listener_lacks_ipv6(const struct listen_addr *addr)
+{
+    const struct sockaddr_in6 *in6 = (const struct sockaddr_in6 *)(const void *)&addr->sa;
+    if (addr->sa.ss_family != AF_INET6 || !IN6_IS_ADDR_LOOPBACK(&in6->sin6_addr))
+        return false;
+    struct sockaddr_in6 probe = *in6;
+    probe.sin6_port = 0;
+    int fd = socket(AF_INET6, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    if (fd < 0)
+        return errno == EAFNOSUPPORT;
+    bool lacks = bind(fd, (struct sockaddr *)&probe, sizeof(probe)) < 0 && errno == EADDRNOTAVAIL;
+    close(fd);
+    return lacks;
+}
+
 int listener_open(const struct listen_addr *addr, int *fds, unsigned count,
                   struct sockaddr_storage *bound, struct strbuf *errors, int *code)
 {

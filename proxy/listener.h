@@ -9,6 +9,7 @@
 #define PROXY_LISTENER_H
 #include "proxy/worker.h"
 #include <event2/event_struct.h>
+#include <stdbool.h>
 #include <stdint.h>
 #include <sys/socket.h>
 
@@ -28,6 +29,9 @@ struct listener {
  * *code is the exit code (73, 77). bound receives the real address (port 0 resolved). */
 int listener_open(const struct listen_addr *addr, int *fds, unsigned count,
                   struct sockaddr_storage *bound, struct strbuf *errors, int *code);
+
+/* ::1 on a host without IPv6, as containers often are: the defaults name both loopbacks. */
+bool listener_lacks_ipv6(const struct listen_addr *addr);
 
 /* Takes over fd. */
 void listener_attach(struct listener *l, struct worker *w, int fd, bool transparent);

@@ -174,6 +174,12 @@ static int open_listeners(struct runtime *rt, const struct config *cfg, int *cod
     for (size_t i = 0; i < count && !err; i++) {
         struct sockaddr_storage bound;
         int fds[WORKERS_MAX];
+        if (count > 1 && listener_lacks_ipv6(listen_item(cfg, i))) {
+            log_event(LOG_INFO, "proxy", "listen.skipped",
+                      "this host has no IPv6: not listening there", "listen",
+                      listen_item(cfg, i)->text, NULL);
+            continue;
+        }
         err = listener_open(listen_item(cfg, i), fds, p->worker_count, &bound, &errors, code);
         for (unsigned w = 0; w < p->worker_count && !err; w++)
             rt->listener_fds[w * count + i] = fds[w];
@@ -238,6 +244,8 @@ static int start_workers(struct runtime *rt, const struct config *cfg)
         struct worker *w = p->workers[i];
         w->listeners = xcalloc(count ? count : 1, sizeof(*w->listeners));
         for (size_t l = 0; l < count; l++) {
+            if (rt->listener_fds[i * count + l] < 0)
+                continue;
             listener_attach(&w->listeners[w->listener_count++], w, rt->listener_fds[i * count + l],
                             l >= cfg->listen.count);
             rt->listener_fds[i * count + l] = -1;

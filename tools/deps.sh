@@ -8,6 +8,7 @@
 # (a command, a library, a header, a Python module), so a machine that has it from
 # elsewhere, or no network, is left alone.
 set -eu
+PATH=$PATH:/usr/sbin:/sbin # not in everybody's
 
 table() {
     cat <<'TABLE'
@@ -31,6 +32,8 @@ test    binutils              command:readelf
 test    curl                  command:curl
 test    wget                  command:wget
 test    iproute2              command:ip
+test    nftables              command:nft
+test    iptables              command:iptables-legacy command:iptables-nft
 demo    python3               command:python3
 lint    clang                 command:clang
 lint    clang-format          command:clang-format

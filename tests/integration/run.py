@@ -18,6 +18,7 @@ import re
 import signal
 import subprocess
 import sys
+import textwrap
 import threading
 import time
 import unittest
@@ -57,7 +58,7 @@ def sentence(test_id):
 class Board:
     """Prints one line per test and counts."""
 
-    WIDTH = 104
+    WIDTH = 52  # of the sentence; with what stands around it 80 columns
 
     def __init__(self, total):
         self.total = total
@@ -70,9 +71,11 @@ class Board:
         with self.lock:
             self.counts[outcome] += 1
             done = sum(self.counts.values())
-            text = sentence(test_id)
-            dots = "." * max(3, self.WIDTH - len(text))
-            print(f"[{done:3}/{self.total}] {text} {dots} {outcome:<7} {seconds:6.2f} s", flush=True)
+            *above, last = textwrap.wrap(sentence(test_id), self.WIDTH, subsequent_indent=" " * 14)
+            for line in above:
+                print(f"          {line}")
+            dots = "." * (self.WIDTH - len(last) + 1)
+            print(f"[{done:3}/{self.total:3}] {last} {dots} {outcome:<6} {seconds:5.1f}s", flush=True)
             if outcome == "FAILED":
                 self.failures.append((test_id, detail))
                 print("    " + detail.strip().replace("\n", "\n    "), flush=True)
