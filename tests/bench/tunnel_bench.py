@@ -26,6 +26,7 @@ ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)
 CHUNK = 1 << 20
 TICKS = os.sysconf("SC_CLK_TCK")
 CPUS = sorted(os.sched_getaffinity(0))
+FLOOD, PING = b"\1", b"\0"  # no beginning of HTTP: nobody waits for the rest of a line
 STARTED = []  # processes to end
 
 
@@ -49,7 +50,7 @@ def wait_port(port, process):
 
 
 def run_origin(ready):
-    """A process: "D" as first byte asks for data without end, anything else comes back."""
+    """A process: FLOOD as first byte asks for data without end, anything else comes back."""
     with open(os.memfd_create("data"), "r+b", buffering=0) as data:
         data.write(os.urandom(CHUNK))
         listener = socket.create_server(("127.0.0.1", 0), backlog=4096)
@@ -59,7 +60,7 @@ def run_origin(ready):
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             try:
                 first = sock.recv(1)
-                while first == b"D":
+                while first == FLOOD:
                     os.sendfile(sock.fileno(), data.fileno(), 0, CHUNK)
                 while first:
                     sock.sendall(first)
@@ -113,7 +114,7 @@ def throughput(way, tunnels, seconds):
     buffer = bytearray(CHUNK)
 
     def drain(i):
-        socks[i].sendall(b"D")
+        socks[i].sendall(FLOOD)
         while not stop.is_set():
             n = socks[i].recv_into(buffer, CHUNK, socket.MSG_TRUNC)  # counted, not copied
             if n == 0:
@@ -142,7 +143,7 @@ def setup(way, seconds, threads=4):
     def work(i):
         while time.monotonic() < end:
             sock = way.open()
-            sock.sendall(b"x")
+            sock.sendall(PING)
             sock.recv(1)
             sock.close()
             counts[i] += 1
@@ -161,7 +162,7 @@ def memory(way, idle):
     before, socks = way.resident(), []
     for _ in range(idle):
         sock = way.open()
-        sock.sendall(b"x")
+        sock.sendall(PING)
         sock.recv(1)
         socks.append(sock)
     time.sleep(1.5)
