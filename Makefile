@@ -118,7 +118,7 @@ run:
 test:
 	@tools/deps.sh build test
 	$(SUBMAKE) VARIANT=release all
-	$(SUBMAKE) VARIANT=asan all units
+	$(SUBMAKE) VARIANT=asan all units build/asan/fuzz-replay
 	$(SUBMAKE) VARIANT=tsan all units
 	@$(PYTHON) tools/test.py --jobs $(JOBS)
 

@@ -4,6 +4,7 @@
     tools/test.py [--jobs N]
 
 hardening    the release binary, by readelf
+seeds        what the fuzzers know, replayed under asan
 unit         every build/{asan,tsan}/unit/test_* (cmocka)
 integration  tests/integration/run.py: all of it against the asan binary, the tests of what
              several threads share against the tsan binary, and those of speed and memory
@@ -168,6 +169,24 @@ def units(tally, variant, jobs, env, prefix=()):
     run_taps(tally, f"unit, {variant}", programs, jobs, {**env, "CMOCKA_MESSAGE_OUTPUT": "TAP"}, prefix)
 
 
+# ---- Seeds of the fuzzers ----
+
+def seeds(tally, env):
+    headline("fuzz seeds, asan")
+    began = time.monotonic()
+    done = subprocess.run(["build/asan/fuzz-replay", "tests/fuzz/seeds"], cwd=ROOT, stdin=subprocess.DEVNULL,
+                          stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace",
+                          timeout=UNIT_LIMIT_S, env={**os.environ, **env}, check=False)
+    found = re.search(r"(\d+) passed, (\d+) failed$", done.stdout.strip())
+    passed, failed = (int(n) for n in found.groups()) if found else (0, 1)
+    if done.returncode != 0 and not failed:
+        failed = 1
+    if failed:
+        print(done.stdout, flush=True)
+    print(f"each seed of tests/fuzz once: {passed} passed, {failed} failed", flush=True)
+    tally.add("fuzz seeds, asan", passed, failed, 0, time.monotonic() - began)
+
+
 # ---- Integration ----
 
 def integration(tally, variant, jobs, env, files=(), prefix=(), words=()):
@@ -202,6 +221,7 @@ def main():
     tsan_prefix = probe_races(tally)
     run_taps(tally, "hardening, release", [[sys.executable, "tools/check_hardening.py", "build/tripswitch-proxy"]], 1)
     units(tally, "asan", jobs, leaks)
+    seeds(tally, leaks)
     if tsan_prefix is not None:
         units(tally, "tsan", jobs, {}, tsan_prefix)
     integration(tally, "asan", 2 * jobs, leaks)  # most of a test is waiting
