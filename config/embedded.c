@@ -17,6 +17,27 @@ static void start_breaker(struct loader *l, struct breaker_def *b)
     l->layer = LAYER_FILE;
 }
 
+/* Both kinds measure 0 when everything succeeds. */
+static bool success_meets(const struct breaker_def *b)
+{
+    if (strcmp(b->op, "gt") == 0)
+        return 0 > b->threshold;
+    if (strcmp(b->op, "gte") == 0)
+        return 0 >= b->threshold;
+    if (strcmp(b->op, "lt") == 0)
+        return 0 < b->threshold;
+    return 0 <= b->threshold;
+}
+
+static void warn_hopeless(struct loader *l, const struct breaker_def *b, const cJSON *node)
+{
+    if (l->loaded->config.control.embedded && success_meets(b))
+        report_warning(&l->report, at_child(node, child_of(node, "op") ? "op" : "threshold"),
+                       "\"%s\" %g holds even when nothing fails, so this breaker opens on success "
+                       "and cannot recover; did you mean \"%s\"?",
+                       b->op, b->threshold, b->threshold > 0 ? "gte" : "gt");
+}
+
 static void check_threshold(struct loader *l, const struct breaker_def *b, const cJSON *node)
 {
     bool rate = strcmp(b->kind, "error_rate") == 0;
@@ -24,10 +45,12 @@ static void check_threshold(struct loader *l, const struct breaker_def *b, const
     if (rate && b->threshold > 1)
         report_error(&l->report, at_child(node, "threshold"),
                      "the threshold of an error_rate is 0 to 1, and not %g", b->threshold);
-    if (!rate && b->threshold < 1)
+    else if (!rate && b->threshold < 1)
         report_error(&l->report, at_child(node, "threshold"),
                      "the threshold of consecutive_failures is at least 1, and not %g",
                      b->threshold);
+    else
+        warn_hopeless(l, b, node);
 }
 
 static void read_auto_breaker(struct loader *l, const cJSON *node)

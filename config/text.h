@@ -20,9 +20,12 @@ struct text; /* opaque */
 
 #define TEXT_MAX_BYTES ((size_t)8 * 1024 * 1024)
 #define TEXT_MAX_DEPTH 32
+#define TEXT_PIPE_MS   2000 /* what a pipe has for all of the text */
 
 /* 0, or -1 with the errors appended, one per line.  A file with duplicate keys only gives
- * 0 and errors: it can still be checked for others.  name is how errors call the file. */
+ * 0 and errors: it can still be checked for others.  name is how errors call the file.
+ * text_read() never waits for the writer of a pipe to come, and at most TEXT_PIPE_MS for one
+ * that is there (a shell's process substitution) to be done. */
 int text_read(const char *path, struct text **out, struct strbuf *errors);
 int text_parse(const char *name, const char *data, size_t len, struct text **out,
                struct strbuf *errors);

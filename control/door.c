@@ -2,13 +2,18 @@
 
 #include "base/base.h"
 #include "base/clock.h"
+#include "base/log.h"
 #include <event2/bufferevent.h>
 #include <event2/event.h>
 #include <event2/http.h>
+#include <inttypes.h>
 #include <stdatomic.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <sys/socket.h>
 #include <unistd.h>
+
+#define STRANGER_LINE_MS 60000 /* anybody may come as often as they please */
 
 struct guest {
     struct door *door; /* borrowed */
@@ -34,6 +39,7 @@ struct door {
     size_t guest_count;
     size_t connections_max;
     int64_t patience_ms;
+    struct log_limit stranger_lines;
     _Atomic uint64_t strangers;
     _Atomic uint64_t turned_away;
 };
@@ -69,20 +75,42 @@ static void forget_newcomer(struct door *d, const struct bufferevent *bev, int64
     d->newcomer_count = kept;
 }
 
-static bool is_own_process(int fd)
+/* Zeroes where the kernel does not tell: no process of ours has pid 0. */
+static struct ucred peer_of(int fd)
 {
     struct ucred peer = { 0 };
     socklen_t len = sizeof(peer);
 
-    return getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &len) == 0 && peer.pid == getpid();
+    if (getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &len) < 0)
+        return (struct ucred){ 0 };
+    return peer;
+}
+
+static void log_stranger(struct door *d, struct ucred peer, int64_t now_ms)
+{
+    char pid[16];
+    char uid[16];
+    char more[24];
+    uint64_t suppressed;
+
+    if (!log_limit_pass(&d->stranger_lines, now_ms, STRANGER_LINE_MS, &suppressed))
+        return;
+    snprintf(pid, sizeof(pid), "%d", (int)peer.pid);
+    snprintf(uid, sizeof(uid), "%u", (unsigned)peer.uid);
+    snprintf(more, sizeof(more), "%" PRIu64, suppressed);
+    log_event(LOG_WARNING, "control", "control.stranger",
+              "another process connected to the embedded control plane's socket; it was shut out",
+              "pid", pid, "uid", uid, "suppressed", more, NULL);
 }
 
 static void check_one(struct door *d, const struct bufferevent *bev, int fd)
 {
     int64_t now_ms = clock_mono_ms();
+    struct ucred peer = peer_of(fd);
 
     forget_newcomer(d, bev, now_ms);
-    if (!is_own_process(fd)) {
+    if (peer.pid != getpid()) {
+        log_stranger(d, peer, now_ms);
         atomic_fetch_add_explicit(&d->strangers, 1, memory_order_relaxed);
         shutdown(fd, SHUT_RDWR);
     } else if (d->guest_count + d->newcomer_count >= d->connections_max) {

@@ -3,7 +3,7 @@
  *
  * Any program of the same network namespace can connect to an abstract Unix socket, so
  * the kernel is asked for the peer's pid (SO_PEERCRED) before the first byte of a
- * connection is read; a stranger is shut out at once.
+ * connection is read; a stranger is shut out at once, with a warning once a minute.
  */
 #ifndef CONTROL_DOOR_H
 #define CONTROL_DOOR_H

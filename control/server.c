@@ -243,7 +243,10 @@ static void on_eval(evutil_socket_t unused, short what, void *arg)
 static void get_stream(const struct call *c)
 {
     struct strbuf snapshot = STRBUF_INIT;
+    struct store_breaker gone;
 
+    for (size_t pos = 0; store_gone_next(c->srv->store, &pos, &gone);)
+        streams_event(&snapshot, &gone);
     for (size_t i = 0; i < store_breaker_count(c->srv->store); i++) {
         struct store_breaker b = store_breaker_at(c->srv->store, i);
 

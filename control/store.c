@@ -31,6 +31,12 @@ struct router {
     uint64_t epoch;
 };
 
+/* The name of a breaker that went. */
+struct gone {
+    char *name;
+    int64_t wall_ms;
+};
+
 struct store {
     store_listener *listener;
     void *arg;
@@ -44,6 +50,9 @@ struct store {
     size_t breaker_count, breaker_cap;
     struct router **routers; /* owned; retired ones too */
     size_t router_count, router_cap;
+    struct gone *gone; /* owned, the oldest first */
+    size_t gone_count, gone_cap;
+    size_t gone_max; /* the most breakers there ever were, or limits.auto_breakers */
     struct map *breakers_by_name;
     struct map *breakers_by_id;
     struct map *routers_by_id;
@@ -102,8 +111,11 @@ void store_free(struct store *s)
         breaker_free(s->breakers[i]);
     for (size_t i = 0; i < s->router_count; i++)
         router_free(s->routers[i]);
+    for (size_t i = 0; i < s->gone_count; i++)
+        free(s->gone[i].name);
     free(s->breakers);
     free(s->routers);
+    free(s->gone);
     drop_index(s);
     map_free(s->breakers_by_name);
     map_free(s->breakers_by_id);
@@ -585,7 +597,70 @@ static void configure_hosts(struct store *s, struct store_now now)
     }
 }
 
-static void sweep_breakers(struct store *s)
+static bool has_moved(const struct breaker *b)
+{
+    return b->machine.reason != MACHINE_REASON_NONE;
+}
+
+/* There is no word for "gone" (PROTOCOL section 3) and clients obey the last state they heard
+ * for ever: so the last word is closed, or a host's breaker would stay open with nobody left
+ * to close it. */
+static void tell_gone(struct store *s, const struct breaker *b, struct store_now now)
+{
+    struct store_change change = { .breaker = view_of(b) };
+
+    if (b->machine.state == MACHINE_CLOSED)
+        return;
+    change.from = change.breaker.state;
+    change.reason = "removed";
+    change.reason_text = "the configuration no longer has it";
+    change.breaker.state = machine_state_name(MACHINE_CLOSED);
+    change.breaker.allow_rate = 1.0;
+    change.breaker.updated_wall_ms = now.wall_ms;
+    s->status.transitions++;
+    s->listener(s->arg, &change);
+}
+
+/* Makes room for those that sweep_breakers is about to add again.  One that is back stays: it
+ * may go once more before a client that missed it all is there again. */
+static void sweep_gone(struct store *s)
+{
+    size_t kept = 0;
+
+    for (size_t i = 0; i < s->gone_count; i++) {
+        const struct breaker *b = by_name(s->breakers_by_name, s->gone[i].name);
+
+        if (b && b->epoch != s->epoch && has_moved(b))
+            free(s->gone[i].name);
+        else
+            s->gone[kept++] = s->gone[i];
+    }
+    s->gone_count = kept;
+}
+
+static void trim_gone(struct store *s)
+{
+    size_t extra = s->gone_count > s->gone_max ? s->gone_count - s->gone_max : 0;
+
+    if (extra == 0)
+        return;
+    for (size_t i = 0; i < extra; i++)
+        free(s->gone[i].name);
+    s->gone_count -= extra;
+    memmove(s->gone, s->gone + extra, s->gone_count * sizeof(*s->gone));
+}
+
+/* A client whose stream is down may have heard of any of its moves, and of none since. */
+static void remember_gone(struct store *s, struct breaker *b, struct store_now now)
+{
+    if (!has_moved(b))
+        return;
+    s->gone = grow(s->gone, s->gone_count, &s->gone_cap, sizeof(*s->gone));
+    s->gone[s->gone_count++] = (struct gone){ b->name, now.wall_ms };
+    b->name = NULL;
+}
+
+static void sweep_breakers(struct store *s, struct store_now now)
 {
     size_t kept = 0;
 
@@ -600,6 +675,8 @@ static void sweep_breakers(struct store *s)
         }
         map_remove(s->breakers_by_name, b->name, strlen(b->name));
         map_remove(s->breakers_by_id, b->id, strlen(b->id));
+        tell_gone(s, b, now);
+        remember_gone(s, b, now);
         breaker_free(b);
         s->status.list_version++;
     }
@@ -628,18 +705,27 @@ static void sweep_routers(struct store *s)
     s->router_count = kept;
 }
 
+static size_t max_size(size_t a, size_t b)
+{
+    return a > b ? a : b;
+}
+
 void store_configure(struct store *s, const struct config *cfg, struct store_now now,
                      struct strbuf *warnings)
 {
     s->cfg = cfg;
     s->epoch++;
+    s->gone_max = max_size(s->gone_max, s->breaker_count);
+    s->gone_max = max_size(s->gone_max, (size_t)cfg->limits.auto_breakers);
     build_index(s);
     configure_breakers(s, now);
     configure_routers(s, now);
     configure_hosts(s, now);
     warn(s, warnings);
     sweep_routers(s);
-    sweep_breakers(s);
+    sweep_gone(s);
+    sweep_breakers(s, now);
+    trim_gone(s);
 }
 
 /* Samples and time. */
@@ -719,6 +805,24 @@ bool store_breaker_by_id(const struct store *s, const char *id, struct store_bre
     if (b)
         *out = view_of(b);
     return b != NULL;
+}
+
+bool store_gone_next(const struct store *s, size_t *pos, struct store_breaker *out)
+{
+    while (*pos < s->gone_count) {
+        const struct gone *g = &s->gone[(*pos)++];
+
+        if (by_name(s->breakers_by_name, g->name))
+            continue; /* a host's, and made anew */
+        *out = (struct store_breaker){
+            .name = g->name,
+            .state = machine_state_name(MACHINE_CLOSED),
+            .allow_rate = 1.0,
+            .updated_wall_ms = g->wall_ms,
+        };
+        return true;
+    }
+    return false;
 }
 
 bool store_router_next(const struct store *s, size_t *pos, const char **id, const char **name)

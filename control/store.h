@@ -59,7 +59,8 @@ void store_free(struct store *s); /* NULL is fine */
 
 /*
  * Borrows cfg until the next call or store_free.  Breakers whose name stays keep their
- * state.  Routers that went are remembered until the next call: samples for them may
+ * state; one that goes while it is not closed is told to be closed, reason "removed".
+ * Routers that went are remembered until the next call: samples for them may
  * still be under way, and are ignored.  What can never work goes to warnings, a line each.
  */
 void store_configure(struct store *s, const struct config *cfg, struct store_now now,
@@ -84,6 +85,10 @@ int64_t store_next_ms(const struct store *s);
 size_t store_breaker_count(const struct store *s);
 struct store_breaker store_breaker_at(const struct store *s, size_t i);
 bool store_breaker_by_id(const struct store *s, const char *id, struct store_breaker *out);
+/* Names that went after their breaker had moved, but for those that exist now: closed, for
+ * clients that missed it (id and metric are NULL).  Of many the latest are kept, as many at least
+ * as ever went at once.  Start with *pos = 0, false at the end. */
+bool store_gone_next(const struct store *s, size_t *pos, struct store_breaker *out);
 /* The routers; start with *pos = 0, false at the end. */
 bool store_router_next(const struct store *s, size_t *pos, const char **id, const char **name);
 bool store_has_router(const struct store *s, const char *router_id); /* made already, not gone */

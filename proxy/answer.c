@@ -24,6 +24,7 @@ static void drop_chunked_body(struct exchange *ex)
 void answer_send(struct exchange *ex, const struct reply *r)
 {
     struct reply mine = *r;
+    ex->connect_deadline_ms = 0; /* from here on it is the lingering's */
     drop_chunked_body(ex);
     bool small = ex->rq != RQ_NONE && ex->rq != RQ_DONE &&
                  ex->request_body.framing == FRAMING_LENGTH &&

@@ -51,6 +51,17 @@ static bool host_char(char c)
            c == '~';
 }
 
+/* A host whose last label is a number is an IPv4 address to many resolvers, in spellings that
+ * they read differently (0177.0.0.1, 127.1, 0x7f000001): only the plain one is taken. */
+static bool ends_in_number(const char *host)
+{
+    const char *dot = strrchr(host, '.'), *label = dot ? dot + 1 : host;
+    size_t len = strlen(label);
+    if (len > 1 && label[0] == '0' && label[1] == 'x')
+        return strspn(label + 2, "0123456789abcdef") == len - 2;
+    return strspn(label, "0123456789") == len;
+}
+
 static enum target_error set_name(struct authority *out, struct slice name)
 {
     if (name.len > 1 && name.p[name.len - 1] == '.')
@@ -67,6 +78,9 @@ static enum target_error set_name(struct authority *out, struct slice name)
     }
     out->host[name.len] = '\0';
     out->host_len = name.len;
+    struct in_addr addr;
+    if (ends_in_number(out->host) && inet_pton(AF_INET, out->host, &addr) != 1)
+        return TARGET_BAD_HOST;
     return TARGET_OK;
 }
 

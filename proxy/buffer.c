@@ -30,6 +30,11 @@ static void block_reset(struct block *b)
 
 struct block *block_get(struct block_pool *p)
 {
+    return p->in_use + BLOCK_SIZE > p->limit - p->limit / 4 ? NULL : block_get_urgent(p);
+}
+
+struct block *block_get_reserved(struct block_pool *p)
+{
     return p->in_use + BLOCK_SIZE > p->limit ? NULL : block_get_urgent(p);
 }
 

@@ -37,8 +37,11 @@ struct block_pool {
 void block_pool_init(struct block_pool *p, size_t limit_bytes);
 void block_pool_trim(struct block_pool *p, size_t keep); /* frees all but keep idle blocks */
 
-/* NULL: the limit is reached; the caller waits for one (see worker_starve) or sheds. */
+/* For bodies, which leave a quarter of the limit to heads.  NULL: no more; the caller waits. */
 struct block *block_get(struct block_pool *p);
+/* For heads, so that readers who stall cannot keep others from being served.  NULL: the limit
+ * is reached; the caller sheds. */
+struct block *block_get_reserved(struct block_pool *p);
 /* Past the limit too: for what must not fail.  Never NULL; at most one per connection. */
 struct block *block_get_urgent(struct block_pool *p);
 /* For heads longer than a block; never NULL below the limit, cap counts the payload. */

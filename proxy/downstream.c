@@ -10,7 +10,9 @@
 #include "proxy/tunnel.h"
 #include <stdlib.h>
 
-#define EMPTY_LINES_MAX 4 /* before a request line (RFC 9112 2.2) */
+#define SMALL_HEAD_BYTES 2048
+#define TURNED_AWAY_MS   10000
+#define EMPTY_LINES_MAX  4 /* before a request line (RFC 9112 2.2) */
 
 static void read_head(struct downstream *d);
 
@@ -51,6 +53,7 @@ void downstream_new(struct worker *w, int fd, const struct address *client,
     struct downstream *d = xcalloc(1, sizeof(*d));
     conn_init(&d->c, w, fd, &downstream_ops, false);
     d->c.urgent = true;
+    list_init(&d->parked);
     d->client = *client;
     d->turned_away = (uint8_t)turned_away;
     d->client_slot = client_slot;
@@ -58,6 +61,9 @@ void downstream_new(struct worker *w, int fd, const struct address *client,
     COUNT(w->c.client_connections_total);
     COUNT(w->c.client_connections);
     idle_deadline(d);
+    /* Whoever is only to be told off does not stay for long without asking. */
+    if (turned_away != TURNED_AWAY_NO)
+        conn_set_deadline(&d->c, worker_now_ms(w) + TURNED_AWAY_MS);
     if (original) {
         d->original = xmalloc(sizeof(*original));
         *d->original = *original;
@@ -72,16 +78,16 @@ void downstream_new(struct worker *w, int fd, const struct address *client,
 static void let_go(struct downstream *d)
 {
     struct worker *w = d->c.w;
-    if (d->parked) {
-        struct upstream *up = d->parked;
+    while (!list_empty(&d->parked)) {
+        struct upstream *up = CONTAINER(d->parked.next, struct upstream, parked_link);
+        list_remove(&up->parked_link);
         up->owner = NULL;
-        d->parked = NULL;
         if (!up->ex)
             upstream_close(up);
     }
     list_remove(&d->link);
     count_sub(&w->c.client_connections, 1);
-    listener_client_gone(w, d->client_slot);
+    listener_client_gone(w, d->client_slot, d->turned_away != TURNED_AWAY_NO);
 }
 
 void downstream_close(struct downstream *d)
@@ -169,27 +175,48 @@ static void skip_empty_lines(struct downstream *d)
     }
 }
 
-/* Makes room for the rest of a head; -1: it is too large. */
-static int head_room(struct downstream *d, size_t limit)
+/* The start of a head waits in little memory: many may never be finished. */
+static void shrink_head(struct downstream *d)
+{
+    struct block *in = d->c.in;
+    if (!in || in->cap < BLOCK_BYTES || block_len(in) > SMALL_HEAD_BYTES / 2)
+        return;
+    struct block *small = block_get_outsized_urgent(&d->c.w->blocks, SMALL_HEAD_BYTES);
+    block_add(small, block_bytes(in), block_len(in));
+    conn_drop_in(&d->c);
+    d->c.in = small;
+}
+
+static void replace_head(struct downstream *d, struct block *larger)
+{
+    block_add(larger, block_bytes(d->c.in), block_len(d->c.in));
+    conn_drop_in(&d->c);
+    d->c.in = larger;
+}
+
+enum head_room { HEAD_ROOM, HEAD_LARGE, HEAD_NO_MEMORY };
+
+/* Makes room for the rest of a head. */
+static enum head_room head_room(struct downstream *d, size_t limit)
 {
     struct block *in = d->c.in;
     if (block_len(in) >= limit)
-        return -1;
+        return HEAD_LARGE;
     if (block_space(in) > BLOCK_TAILROOM)
-        return 0;
+        return HEAD_ROOM;
     if (in->start > BLOCK_HEADROOM) {
         block_compact(in);
-        return 0;
+        return HEAD_ROOM;
     }
-    struct block *big = block_get_outsized(&d->c.w->blocks, (uint32_t)limit);
-    if (!big) {
+    struct block *larger = in->cap < BLOCK_BYTES
+                               ? block_get_urgent(&d->c.w->blocks)
+                               : block_get_outsized(&d->c.w->blocks, (uint32_t)limit);
+    if (!larger) {
         COUNT(d->c.w->c.limit_buffered_total);
-        return -1;
+        return HEAD_NO_MEMORY;
     }
-    block_add(big, block_bytes(in), block_len(in));
-    conn_drop_in(&d->c);
-    d->c.in = big;
-    return 0;
+    replace_head(d, larger);
+    return HEAD_ROOM;
 }
 
 static void head_failed(struct downstream *d, enum http1_error err)
@@ -227,11 +254,17 @@ static bool take_head(struct downstream *d)
     }
     size_t limit = (size_t)cfg->limits.header_bytes;
     if (found == 0) {
-        if (block_len(in) > 0 && head_room(d, limit) < 0) {
+        switch (block_len(in) > 0 ? head_room(d, limit) : HEAD_ROOM) {
+        case HEAD_ROOM:
+            return false;
+        case HEAD_LARGE:
             head_failed(d, too_large(d));
             return true;
+        case HEAD_NO_MEMORY:
+            request_begin_bad(d, 503, PERR_CONNECTION_LIMIT_REACHED,
+                              "limits.buffered_total is reached");
+            return true;
         }
-        return false;
     }
     if (end > limit) {
         head_failed(d, HTTP1_HEAD_TOO_LARGE);
@@ -275,6 +308,7 @@ static void read_head(struct downstream *d)
         }
         if (io != IO_OK) {
             conn_release_empty(&d->c);
+            shrink_head(d);
             return;
         }
     }

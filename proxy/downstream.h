@@ -46,7 +46,7 @@ struct downstream {
     struct exchange *ex;      /* NULL: between requests */
     struct inner *inner;      /* owned; NULL: not inside a CONNECT */
     struct address *original; /* owned; redirected to us: where it was going */
-    struct upstream *parked;  /* NTLM or Negotiate: ours alone */
+    struct list parked;       /* struct upstream: NTLM or Negotiate, ours alone */
     struct address client;
     size_t scanned; /* of the head in c.in */
     size_t linger_left;

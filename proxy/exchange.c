@@ -145,12 +145,8 @@ void exchange_release_upstream(struct exchange *ex, bool reusable)
     struct upstream *up = ex->up;
     if (!up)
         return;
-    if (ex->private_auth && !up->owner && reusable) {
-        if (ex->down->parked)
-            upstream_close(ex->down->parked);
-        up->owner = ex->down;
-        ex->down->parked = up;
-    }
+    if (ex->private_auth && !up->owner && reusable)
+        upstream_park(up, ex->down);
     ex->up = NULL;
     upstream_release(up, reusable);
 }
@@ -211,8 +207,10 @@ void exchange_finish(struct exchange *ex, enum request_result result)
     bool request_read = ex->rq == RQ_NONE || ex->rq == RQ_DONE;
     exchange_release_upstream(ex, ex->rs == RS_DONE && ex->upstream_reusable && request_read);
     exchange_forget_head(ex);
-    bool cut_unmarked =
-        ex->silent || (ex->rs == RS_CUT && ex->response_body.framing == FRAMING_CLOSE);
+    /* Nothing in these bytes would show that the end came too early. */
+    bool delimited_by_close = ex->response_body.framing == FRAMING_CLOSE ||
+                              (ex->response_body.framing == FRAMING_CHUNKED && !ex->chunked_out);
+    bool cut_unmarked = ex->silent || (ex->rs == RS_CUT && delimited_by_close);
     bool keep = whole && request_read && !ex->close_after && !ex->client_gone;
     exchange_enter(ex, EX_DONE);
     exchange_free(ex);
@@ -314,13 +312,10 @@ void exchange_become_inner(struct exchange *ex)
     d->inner->to.raw.p = d->inner->host;
     d->inner->to.raw.len = authority_key(&ex->authority, d->inner->host, sizeof(d->inner->host));
     /* The connection goes on to belong to this client. */
-    if (d->parked)
-        upstream_close(d->parked);
     ex->opaque = false;
     ex->up = NULL;
     up->ex = NULL;
-    up->owner = d;
-    d->parked = up;
+    upstream_park(up, d);
     attempt_failed(&ex->attempt, OUTCOME_NEUTRAL);
     exchange_finish(ex, ex->bypassed ? RESULT_BYPASSED : RESULT_FORWARDED);
 }
@@ -348,6 +343,7 @@ static void send_request(struct exchange *ex, struct upstream *up)
     }
     conn_enqueue(&up->c, b);
     attempt_clock_stop(&ex->attempt);
+    up->c.urgent = true; /* it reads a head first */
     ex->last_move_ms = worker_now_ms(ex->w);
     transfer_run(ex);
 }

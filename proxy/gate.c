@@ -30,12 +30,12 @@ struct gate_result gate_check(const struct gate_input *in)
     struct gate_result r = { .verdict = GATE_ALLOW, .all_closed = true };
     if (in->count == 0 || in->flags & STATE_BYPASS)
         return r;
-    if (in->flags & STATE_STALE)
+    /* Before the first snapshot is whole, what came of it says nothing about the rest. */
+    if (in->flags & STATE_STALE || !(in->flags & STATE_SYNCED))
         return not_known(in, r, 0);
 
     uint64_t lowest = BREAKER_RATE_ONE + 1;
-    unsigned lowest_at = 0, unknown_at = 0;
-    bool unknown = false;
+    unsigned lowest_at = 0;
     for (unsigned i = 0; i < in->count; i++) {
         struct breaker_view v = breaker_unpack(in->words[i]);
         if (v.state != BREAKER_CLOSED)
@@ -54,9 +54,7 @@ struct gate_result gate_check(const struct gate_input *in)
             }
             break;
         case BREAKER_UNKNOWN:
-            if (!unknown)
-                unknown_at = i;
-            unknown = true;
+            r.unknown_name = true; /* synced, so the server does not have it */
             break;
         case BREAKER_CLOSED:
             break;
@@ -67,9 +65,6 @@ struct gate_result gate_check(const struct gate_input *in)
         r.breaker = lowest_at;
         return r;
     }
-    if (unknown && !(in->flags & STATE_SYNCED))
-        return not_known(in, r, unknown_at);
-    r.unknown_name = unknown;
     r.breaker = r.half_open ? lowest_at : 0;
     return r;
 }

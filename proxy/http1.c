@@ -354,10 +354,13 @@ static enum http1_error read_coding(const struct http1_head *h, bool *chunked)
     return codings == 0 || misplaced ? HTTP1_BAD_CODING : HTTP1_UNKNOWN_CODING;
 }
 
-static void mark_named_hops(struct http1_head *h, struct slice list)
+/* Each name is looked for in every field, so there must not be many.  False: there are. */
+static bool mark_named_hops(struct http1_head *h, struct slice list)
 {
     struct slice name;
     while (http1_next_item(&list, &name)) {
+        if (++h->hop_names > HTTP1_HOP_NAMES_MAX)
+            return false;
         if (slice_eq_nocase(name, SLICE("close")))
             h->close = true;
         else if (slice_eq_nocase(name, SLICE("keep-alive")))
@@ -370,6 +373,7 @@ static void mark_named_hops(struct http1_head *h, struct slice list)
                 f->hop = true;
         }
     }
+    return true;
 }
 
 static bool names_connection_auth(struct slice value)
@@ -409,7 +413,8 @@ static enum http1_error read_meaning(struct http1_head *h, bool request, bool *h
         case FIELD_CONNECTION:
         case FIELD_PROXY_CONNECTION:
             f->hop = true;
-            mark_named_hops(h, f->value);
+            if (!mark_named_hops(h, f->value))
+                err = HTTP1_BAD_FIELD;
             break;
         case FIELD_KEEP_ALIVE:
         case FIELD_PROXY_AUTHORIZATION:
@@ -812,8 +817,8 @@ enum http1_error http1_body_trailers(const struct http1_body *b, char *out, size
     memcpy(text + b->trailer_len, "\r\n", 2);
     enum http1_error err = read_fields(h, text, text + b->trailer_len + 2, HTTP1_FIELDS_MAX, true);
     for (size_t i = 0; !err && i < h->field_count; i++)
-        if (h->fields[i].id == FIELD_CONNECTION)
-            mark_named_hops(h, h->fields[i].value);
+        if (h->fields[i].id == FIELD_CONNECTION && !mark_named_hops(h, h->fields[i].value))
+            err = HTTP1_BAD_FIELD;
     for (size_t i = 0; !err && i < h->field_count; i++) {
         if (h->fields[i].hop || trailer_forbidden((enum http1_field_id)h->fields[i].id))
             continue;

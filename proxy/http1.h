@@ -15,6 +15,8 @@
 
 #define HTTP1_FIELDS_MAX 1024 /* upper end of limits.header_fields */
 
+#define HTTP1_HOP_NAMES_MAX 64 /* named by all Connection fields of a head */
+
 enum http1_error {
     HTTP1_OK,
     HTTP1_BAD_REQUEST_LINE,
@@ -81,6 +83,7 @@ struct http1_head {
     const struct http1_field *content_length_field; /* the one to re-emit */
     const struct http1_field *max_forwards;
     bool auth_per_connection; /* NTLM or Negotiate seen */
+    unsigned hop_names;       /* listed by Connection so far */
     size_t field_count;
     struct http1_field fields[HTTP1_FIELDS_MAX];
 };

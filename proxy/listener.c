@@ -105,22 +105,28 @@ int listener_open(const struct listen_addr *addr, int *fds, unsigned count,
 
 /* ---- Places ---- */
 
+/* Takes a place under limits.connections, or says why there is none. */
 static enum turned_away admit(struct worker *w, const struct sockaddr *peer, bool transparent)
 {
     struct proxy *p = w->proxy;
     const struct config *cfg = w->snap->cfg;
-    int64_t now = atomic_fetch_add(&p->connections, 1) + 1;
     int64_t limit = cfg->limits.connections < p->connection_limit ? cfg->limits.connections
                                                                   : p->connection_limit;
     if (!transparent && !cidr_contains(&cfg->allow_clients, peer))
         return TURNED_AWAY_ADDRESS;
-    return now > limit ? TURNED_AWAY_LIMIT : TURNED_AWAY_NO;
+    if (atomic_fetch_add(&p->connections, 1) < limit)
+        return TURNED_AWAY_NO;
+    atomic_fetch_sub(&p->connections, 1);
+    return TURNED_AWAY_LIMIT;
 }
 
-static void give_back(struct worker *w)
+static void give_back(struct worker *w, bool turned_away)
 {
-    if (atomic_fetch_sub(&w->proxy->connections, 1) == 1)
-        atomic_store(&w->proxy->last_client_gone_ms, clock_mono_ms());
+    struct proxy *p = w->proxy;
+    if (turned_away)
+        atomic_fetch_sub(&p->turned_away, 1);
+    else if (atomic_fetch_sub(&p->connections, 1) == 1)
+        atomic_store(&p->last_client_gone_ms, clock_mono_ms());
 }
 
 /*
@@ -138,11 +144,11 @@ static uint32_t client_slot(const struct address *a)
     return (uint32_t)(h % (CLIENT_SLOTS - 1)) + 1;
 }
 
-void listener_client_gone(struct worker *w, uint32_t slot)
+void listener_client_gone(struct worker *w, uint32_t slot, bool turned_away)
 {
     if (slot)
         atomic_fetch_sub(&client_counts[slot], 1);
-    give_back(w);
+    give_back(w, turned_away);
 }
 
 static void count_turned_away(struct worker *w, enum turned_away why)
@@ -174,17 +180,19 @@ static void take_in(struct listener *l, int fd, const struct address *peer)
     }
     enum turned_away why = admit(w, &peer->sa, l->transparent);
     uint32_t slot = 0;
-    if (cfg->limits.connections_per_client != OFF) {
+    if (cfg->limits.connections_per_client != OFF && why == TURNED_AWAY_NO) {
         slot = client_slot(peer);
-        if (atomic_fetch_add(&client_counts[slot], 1) >= cfg->limits.connections_per_client &&
-            why == TURNED_AWAY_NO)
+        if (atomic_fetch_add(&client_counts[slot], 1) >= cfg->limits.connections_per_client) {
+            atomic_fetch_sub(&client_counts[slot], 1);
+            slot = 0;
+            give_back(w, false);
             why = TURNED_AWAY_CLIENT_LIMIT;
+        }
     }
     count_turned_away(w, why);
-    int64_t over = atomic_load(&w->proxy->connections) - w->proxy->connection_limit;
-    if (why != TURNED_AWAY_NO && over > TURNED_AWAY_MAX) {
+    if (why != TURNED_AWAY_NO && atomic_fetch_add(&w->proxy->turned_away, 1) >= TURNED_AWAY_MAX) {
+        atomic_fetch_sub(&w->proxy->turned_away, 1);
         close(fd);
-        listener_client_gone(w, slot);
         return;
     }
     downstream_new(w, fd, peer, l->transparent ? &original : NULL, why, slot);

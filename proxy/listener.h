@@ -38,6 +38,6 @@ void listener_attach(struct listener *l, struct worker *w, int fd, bool transpar
 void listener_detach(struct listener *l); /* closes it */
 
 /* A client connection has closed: gives its places back. */
-void listener_client_gone(struct worker *w, uint32_t client_slot);
+void listener_client_gone(struct worker *w, uint32_t client_slot, bool turned_away);
 
 #endif

@@ -271,7 +271,8 @@ static void announce(struct runtime *rt)
     if (cfg->listen.count)
         strbuf_addf(&next, "curl -x http://%s http://example.com/", cfg->listen.items[0].text);
     for (size_t i = 0; i < cfg->listen.count; i++)
-        strbuf_addf(&listen, "%s%s", i ? "," : "", cfg->listen.items[i].text);
+        if (cfg->listen.count == 1 || !listener_lacks_ipv6(&cfg->listen.items[i]))
+            strbuf_addf(&listen, "%s%s", listen.len ? "," : "", cfg->listen.items[i].text);
     snprintf(routes, sizeof(routes), "%zu", cfg->route_count);
     snprintf(workers, sizeof(workers), "%u", rt->proxy.worker_count);
     log_event(
@@ -288,7 +289,8 @@ static void announce(struct runtime *rt)
         fprintf(stderr,
                 "\n  Try it:   curl -x http://%s http://example.com/\n"
                 "  Look:     curl http://%s/breakers\n"
-                "  Use it:   export HTTP_PROXY=http://%s http_proxy=http://%s\n\n",
+                "  Use it:   export http_proxy=http://%s\n"
+                "            export HTTP_PROXY=http://%s\n\n",
                 cfg->listen.items[0].text,
                 cfg->telemetry_listen.count ? cfg->telemetry_listen.items[0].text : "-",
                 cfg->listen.items[0].text, cfg->listen.items[0].text);

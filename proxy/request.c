@@ -242,7 +242,7 @@ static int build_request(struct exchange *ex, const struct http1_head *h, size_t
     struct block_pool *pool = &ex->w->blocks;
     size_t bound = rewrite_bound(h, head_len, o->via, o->authority);
     struct block *b = bound <= BLOCK_BYTES - BLOCK_HEADROOM
-                          ? block_get(pool)
+                          ? block_get_reserved(pool)
                           : block_get_outsized(pool, (uint32_t)bound);
     if (!b) {
         COUNT(ex->w->c.limit_buffered_total);

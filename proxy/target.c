@@ -1,6 +1,7 @@
 #include "proxy/target.h"
 #include "base/base.h"
 #include "base/intern.h"
+#include "base/log.h"
 #include "base/map.h"
 #include "base/strbuf.h"
 #include "proxy/snapshot.h"
@@ -135,6 +136,18 @@ static int expand(const char *name, const struct target *t, char *out, size_t si
     return 0;
 }
 
+static void warn_ungated(const struct target *t, struct worker *w)
+{
+    static _Thread_local struct log_limit limit;
+    uint64_t more;
+    if (log_limit_pass(&limit, worker_now_ms(w), 3600000, &more))
+        log_event(
+            LOG_WARNING, "proxy", "hosts.ungated",
+            "limits.auto_breakers is reached: further hosts pass without a breaker; raise it, "
+            "or name the hosts that matter in routes",
+            "host", t->label, NULL);
+}
+
 /* A host takes a place among limits.auto_breakers once, whatever the number of workers. */
 static bool host_admitted(struct target *t, struct worker *w, const struct snapshot *snap)
 {
@@ -148,6 +161,7 @@ static bool host_admitted(struct target *t, struct worker *w, const struct snaps
          !intern_add(hosts, t->label, t->label_len))) {
         COUNT(w->c.limit_auto_breakers);
         t->host_refused = true;
+        warn_ungated(t, w);
         return false;
     }
     t->host_id = breakers_intern(w->proxy->breakers, t->label, t->label_len);

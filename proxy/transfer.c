@@ -230,6 +230,7 @@ static void begin_response(struct exchange *ex, const struct http1_head *h, size
                                           .chunked = ex->chunked_out,
                                           .close = ex->close_after && !ex->client_http10 });
     exchange_forget_head(ex);
+    ex->up->c.urgent = false;
     exchange_enter(ex, EX_RELAY);
     ex->rs = RS_STREAM;
 }
@@ -256,17 +257,25 @@ static int response_head_room(struct exchange *ex)
 
 enum head_progress { HEAD_MORE, HEAD_TAKEN, HEAD_OVER /* the exchange is over, or starts anew */ };
 
+/* "HTTP/1.1 1": an interim response is no response byte, but for 101; until that much of the
+ * line is here nobody knows. */
+static bool is_response_byte(const struct block *in)
+{
+    const uint8_t *line = in->data + in->start;
+    size_t len = block_len(in);
+    if (len <= 9)
+        return false;
+    return line[9] != '1' || (len > 11 && line[10] == '0' && line[11] == '1');
+}
+
 static void note_response_bytes(struct exchange *ex)
 {
-    const struct block *in = ex->up->c.in;
     ex->upstream_bytes = true;
-    ex->last_upstream_us = worker_now_us(ex->w);
     ex->last_move_ms = worker_now_ms(ex->w);
-    /* "HTTP/1.1 1": an interim response is no response byte yet, but for 101. */
-    const uint8_t *line = in->data + in->start;
-    bool interim = block_len(in) > 9 && line[9] == '1' &&
-                   !(block_len(in) > 11 && line[10] == '0' && line[11] == '1');
-    if (!ex->first_byte_us && !interim) {
+    if (!is_response_byte(ex->up->c.in))
+        return;
+    ex->last_upstream_us = worker_now_us(ex->w);
+    if (!ex->first_byte_us) {
         ex->first_byte_us = ex->last_upstream_us;
         wait_for_client(ex, false);
         attempt_response_byte(&ex->attempt);

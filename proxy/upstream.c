@@ -29,7 +29,7 @@ void upstream_close(struct upstream *up)
         return;
     idle_remove(up);
     if (up->owner) {
-        up->owner->parked = NULL;
+        list_remove(&up->parked_link);
         up->owner = NULL;
     }
     count_sub(&up->c.w->c.upstream_connections, 1);
@@ -99,6 +99,25 @@ static struct upstream *upstream_new(struct exchange *ex, int fd, const struct a
 
 /* ---- The pool ---- */
 
+/* Asks the kernel: a FIN may be there whose event has not been served yet. */
+static bool is_quiet_now(struct upstream *up)
+{
+    char byte;
+    if (up->c.dead || recv(up->c.fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT) != -1 || errno != EAGAIN)
+        return false;
+    up->c.readable = false;
+    return true;
+}
+
+/* Nothing unread: bytes behind the end of a response belong to nobody (RFC 9112 6.3). */
+static bool is_quiet(struct upstream *up)
+{
+    if (up->c.dead || up->c.eof || up->c.error || up->c.hangup || up->c.in || up->c.out_bytes)
+        return false;
+    /* Unless the last read was not a short one: then the socket has not been seen empty. */
+    return !up->c.readable || is_quiet_now(up);
+}
+
 static struct upstream *take_idle(struct exchange *ex)
 {
     struct target *t = ex->target;
@@ -109,7 +128,9 @@ static struct upstream *take_idle(struct exchange *ex)
             continue;
         }
         idle_remove(up);
-        return up;
+        if (ex->replayable || is_quiet_now(up))
+            return up;
+        upstream_close(up);
     }
     return NULL;
 }
@@ -126,19 +147,28 @@ static void list_add_head(struct list *head, struct list *item)
     list_add_tail(head->next, item); /* before the first is at the head */
 }
 
-/* Nothing unread: bytes behind the end of a response belong to nobody (RFC 9112 6.3). */
-static bool is_quiet(struct upstream *up)
+/* The client's own connection to this target, if it has one. */
+static struct upstream *find_parked(struct exchange *ex)
 {
-    if (up->c.dead || up->c.eof || up->c.error || up->c.hangup || up->c.in || up->c.out_bytes)
-        return false;
-    if (!up->c.readable)
-        return true;
-    /* The last read was not a short one, so the socket has not been seen empty. */
-    char byte;
-    if (recv(up->c.fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT) != -1 || errno != EAGAIN)
-        return false;
-    up->c.readable = false;
-    return true;
+    struct list *parked = &ex->down->parked;
+    for (struct list *l = parked->next; l != parked; l = l->next) {
+        struct upstream *up = CONTAINER(l, struct upstream, parked_link);
+        if (up->target == ex->target && !up->ex && !up->c.dead)
+            return up;
+    }
+    return NULL;
+}
+
+void upstream_park(struct upstream *up, struct downstream *owner)
+{
+    struct list *first = owner->parked.next;
+    unsigned count = 0;
+    for (struct list *l = first; l != &owner->parked; l = l->next)
+        count++;
+    if (count >= PARKED_MAX)
+        upstream_close(CONTAINER(first, struct upstream, parked_link));
+    up->owner = owner;
+    list_add_tail(&owner->parked, &up->parked_link);
 }
 
 void upstream_release(struct upstream *up, bool reusable)
@@ -430,13 +460,9 @@ static enum upstream_start job_start(struct connect_job *job, struct exchange *e
 
 enum upstream_start upstream_acquire(struct exchange *ex, bool fresh, struct upstream **out)
 {
-    struct upstream *up = ex->down->parked;
-    if (!fresh && up && up->target == ex->target && !up->c.dead) {
-        lend(ex, up);
-        *out = up;
-        return UPSTREAM_READY;
-    }
-    up = fresh ? NULL : take_idle(ex);
+    struct upstream *up = fresh ? NULL : find_parked(ex);
+    if (!up && !fresh)
+        up = take_idle(ex);
     if (up) {
         lend(ex, up);
         *out = up;

@@ -23,6 +23,7 @@ struct upstream {
     struct list pool_link;    /* in worker->pool_lru */
     struct target *target;    /* a reference */
     struct exchange *ex;      /* the borrower; NULL: idle */
+    struct list parked_link;  /* in owner->parked */
     struct downstream *owner; /* NTLM or Negotiate was seen: belongs to this client alone */
     struct address address;
     uint64_t served; /* exchanges before the present one */
@@ -75,6 +76,9 @@ enum upstream_start upstream_acquire(struct exchange *ex, bool fresh, struct ups
 void upstream_cancel(struct connect_job *job); /* fine if it is not active */
 /* The exchange is done with it: to the pool, or parked with its owner, or closed. */
 void upstream_release(struct upstream *up, bool reusable);
+/* From now on it belongs to this client; beyond PARKED_MAX the oldest of them goes. */
+#define PARKED_MAX 8
+void upstream_park(struct upstream *up, struct downstream *owner);
 void upstream_close(struct upstream *up);
 void upstream_close_idle(struct worker *w); /* all of the pool */
 

@@ -90,8 +90,8 @@ static void serve_again(struct worker *w)
 
 static void feed_starved(struct worker *w)
 {
-    size_t room =
-        w->blocks.limit > w->blocks.in_use ? (w->blocks.limit - w->blocks.in_use) / BLOCK_SIZE : 0;
+    size_t limit = w->blocks.limit - w->blocks.limit / 4; /* as block_get */
+    size_t room = limit > w->blocks.in_use ? (limit - w->blocks.in_use) / BLOCK_SIZE : 0;
     while (room-- > 0 && !list_empty(&w->starved)) {
         struct list *l = w->starved.next;
         list_remove(l);

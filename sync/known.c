@@ -22,6 +22,7 @@ struct known {
     size_t used_count;
     bool templated;
     int64_t state_max_age_ms;
+    bool server_logs;
 
     bool connected;
     bool trusted; /* this connection's snapshot is complete */
@@ -163,6 +164,7 @@ void known_configure(struct known *k, const struct known_options *options, int64
     k->used_count = options->used_count;
     k->templated = options->templated;
     k->state_max_age_ms = options->state_max_age_ms;
+    k->server_logs = options->server_logs;
     memset(k->is_used, 0, sizeof(k->is_used));
     for (size_t i = 0; i < options->used_count; i++) {
         k->used[i] = options->used[i];
@@ -228,9 +230,12 @@ static bool line_allowed(struct known *k, int64_t now_ms)
     return false;
 }
 
-static void log_transition(struct known *k, const struct state_event *ev, enum breaker_state from,
-                           int64_t now_ms)
+/* A transition, or a step of a half-open breaker's ramp. */
+static void log_change(struct known *k, const struct state_event *ev, enum breaker_state from,
+                       int64_t now_ms)
 {
+    bool step = from == ev->state;
+    enum log_level level = step || k->server_logs ? LOG_DEBUG : LOG_INFO;
     uint64_t suppressed;
     if (ev->state == BREAKER_HALF_OPEN && ev->rate_null &&
         log_limit_pass(&k->null_lines, now_ms, MINUTE_MS, &suppressed))
@@ -240,16 +245,20 @@ static void log_transition(struct known *k, const struct state_event *ev, enum b
     /* finding a breaker closed at first sight is no news */
     if (from == BREAKER_UNKNOWN && ev->state == BREAKER_CLOSED)
         return;
-    if (!line_allowed(k, now_ms))
+    if (!log_enabled(level) || !line_allowed(k, now_ms))
         return;
     char rate[32] = "null";
     if (!ev->rate_null)
         snprintf(rate, sizeof(rate), "%.4g", ev->allow_rate);
     char msg[STATE_EVENT_NAME_MAX + 64];
     snprintf(msg, sizeof(msg), "breaker %s is %s", ev->breaker, breaker_state_name(ev->state));
-    log_event(LOG_INFO, "sync", "breaker.transition", msg, "breaker", ev->breaker, "from",
-              breaker_state_name(from), "to", breaker_state_name(ev->state), "allow_rate", rate,
-              "source", "stream", NULL);
+    if (step)
+        log_event(level, "sync", "breaker.allow_rate", msg, "breaker", ev->breaker, "state",
+                  breaker_state_name(ev->state), "allow_rate", rate, "source", "stream", NULL);
+    else
+        log_event(level, "sync", "breaker.transition", msg, "breaker", ev->breaker, "from",
+                  breaker_state_name(from), "to", breaker_state_name(ev->state), "allow_rate", rate,
+                  "source", "stream", NULL);
 }
 
 /* A used name was seen: one less to wait for, and perhaps no longer missing.  True: for the
@@ -284,7 +293,7 @@ static enum known_result store(struct known *k, const struct state_event *ev, in
                                ev->rate_null, wall_ms);
     k->cached += from == BREAKER_UNKNOWN;
     if (news)
-        log_transition(k, ev, from, now_ms);
+        log_change(k, ev, from, now_ms);
     bool first = mark_seen(k, id, from);
     return news || first ? KNOWN_NEWS : KNOWN_SAME;
 }

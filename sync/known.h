@@ -24,6 +24,7 @@ struct known_options {
     size_t used_count;
     bool templated;           /* some route has a "{host}" breaker: its names cannot be listed */
     int64_t state_max_age_ms; /* OFF: never stale; 0: at once */
+    bool server_logs;         /* the embedded one: it has a line for each transition, with causes */
 };
 
 enum known_result {

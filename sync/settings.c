@@ -120,6 +120,7 @@ static void set_known(struct settings *s, const struct config *cfg, struct break
         .used_count = u.count,
         .templated = u.templated,
         .state_max_age_ms = cfg->control.state_max_age_ms,
+        .server_logs = s->abstract_socket != NULL,
     };
 }
 

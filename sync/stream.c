@@ -211,7 +211,9 @@ static int64_t asked_delay_ms(const struct stream *s, int status)
 {
     const char *after =
         status == 429 || status == 503 ? client_header(&s->client, "Retry-After") : NULL;
-    return after ? retry_after_ms(after, clock_wall_ms()) : -1;
+    int64_t asked = after ? retry_after_ms(after, clock_wall_ms()) : -1;
+    /* an hour without news of any breaker is worse than a few requests too many */
+    return asked < BACKOFF_STREAM_MAX_MS ? asked : BACKOFF_STREAM_MAX_MS;
 }
 
 static int64_t retry_delay_ms(struct stream *s, enum open_failure why, int status)

@@ -3,7 +3,7 @@
 import hashlib
 import threading
 
-from harness import Case, Raw, SharedCase, chunk, pattern, request, variant, wait_until
+from harness import BlackHole, Case, Raw, SharedCase, chunk, free_port, pattern, request, variant, wait_until
 
 MIB = 1 << 20
 BIG = 8 * MIB
@@ -284,6 +284,33 @@ class BodyTest(SharedCase):
         self.assertTrue(response.body == pattern(30000))
         client.expect_eof()
 
+    def test_an_http_1_0_client_can_tell_a_cut_chunked_answer_from_a_complete_one(self):
+        # Without chunks only the way the connection ends can tell: a FIN would say "complete".
+        head = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n" + chunk(b"hello")
+        cases = [("complete", b"0\r\n\r\n", "close", False), ("complete, with trailers", b"0\r\nA: b\r\n\r\n", "close", False),
+                 ("no last chunk", b"", "close", True), ("no last chunk, reset", b"", "reset", True),
+                 ("inside a chunk", b"50\r\nxxxx", "close", True), ("inside the last chunk", b"0\r\n", "close", True),
+                 ("bad chunk", b"zz\r\n", "wait", True)]
+        for name, rest, end, cut in cases:
+            with self.subTest(name):
+                def script(conn, rest=rest, end=end):
+                    conn.read_request()
+                    conn.send(head)
+                    conn.wait(begun)
+                    conn.send(rest)
+                    conn.reset() if end == "reset" else conn.close() if end == "close" else conn.wait_for_end()
+
+                begun = threading.Event()
+                origin = self.origin(script)
+                client = self.client().send(request("GET", origin.url + "/", version="HTTP/1.0"))
+                client.read_until(b"hello")
+                begun.set()
+                if cut:
+                    with self.assertRaises(ConnectionResetError, msg="a FIN makes the answer look complete"):
+                        client.read_to_eof()
+                else:
+                    self.assertEqual(client.read_to_eof(), b"")
+
     def test_a_coded_body_passes_untouched(self):
         data = bytes(range(256)) * 20
         origin = self.origin(lambda c: (c.read_request(), c.respond(200, data, "Content-Encoding: gzip"), c.wait_for_end()))
@@ -472,3 +499,24 @@ class BackPressureTest(Case):
         self.assert_relayed(client.read_response("POST"), 200, b"all here")
         sender.join()
         self.assertEqual(got.digest(), want.digest())
+
+
+class RefusedUploadTest(SharedCase):
+    """An error answer of ours, while the request's body is still under way."""
+
+    warnings = True
+    config = {"timeouts": {"connect": "300ms"}}
+
+    def test_a_small_body_that_arrives_after_our_answer_keeps_the_connection(self):
+        hole = BlackHole()
+        self.addCleanup(hole.stop)
+        origin = self.http_origin()
+        cases = [("504", f"{hole.url}/", 504), ("502", f"http://127.0.0.1:{free_port()}/", 502)]
+        for name, url, status in cases:
+            with self.subTest(name):
+                client = self.client(timeout=5).send(post_head(url, "Content-Length: 10") + b"abc")
+                response = client.read_response("POST")
+                self.assert_self_made(response, status)
+                self.assertNotIn("close", [v.lower() for v in response.get_all("connection")])
+                client.send(b"defghij")
+                self.assert_relayed(client.get(origin.url + "/next"), 200, b"ok")

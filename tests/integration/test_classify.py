@@ -243,6 +243,44 @@ class NoResponseTest(Judged):
         client = self.client()
         self.judge(lambda: client.send(request("GET", origin.url + "/")), "no_response", False)
 
+    def test_the_value_of_a_judged_silence_is_the_time_it_lasted(self):
+        cases = [("nothing at all", b""), ("behind a 100", b"HTTP/1.1 100 Continue\r\n\r\n"),
+                 ("behind a 103", b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n")]
+        for what, interim in cases:
+            with self.subTest(what):
+                origin = self.origin(lambda c, i=interim: (c.read_request(), c.send(i), c.wait_for_end()))
+                before = len(self.cp.samples)
+                client = self.client()
+                self.judge(lambda c=client, o=origin: c.send(request("POST", o.url + "/", body=b"hello")),
+                           "no_response", False)
+                value = self.cp.samples[before]["value"]
+                self.assertTrue(450 <= value < 2000, f"{what}: {value} ms of at least 500")
+                client.close()
+
+    def split(self, wire, at, pause):
+        """An origin that answers with wire in two pieces, then is silent."""
+
+        def script(conn):
+            conn.read_request()
+            conn.send(wire[:at])
+            threading.Event().wait(pause)
+            conn.send(wire[at:])
+            conn.wait_for_end()
+
+        return self.origin(script)
+
+    def test_an_interim_head_in_two_pieces_is_not_a_response_byte_either(self):
+        for at in (1, 8, 9, 10):
+            with self.subTest(at=at):
+                origin = self.split(b"HTTP/1.1 103 Early Hints\r\n\r\n", at, 0.1)
+                client = self.client()
+                self.judge(lambda c=client, o=origin: c.send(request("GET", o.url + "/")), "no_response", False)
+                client.close()
+
+    def test_the_beginning_of_a_final_head_is_a_response_byte(self):
+        origin = self.split(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok", len(b"HTTP/1.1 200 O"), 0.8)
+        self.judge(lambda: self.assert_relayed(self.get(origin.url + "/"), 200, b"ok"), "success", True)
+
     def test_the_clock_starts_when_the_upstream_has_taken_the_whole_request(self):
         origin = self.http_origin()
         pause = threading.Event()

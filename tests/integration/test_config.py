@@ -3,10 +3,12 @@
 import json
 import os
 import re
+import signal
 import socket
 import subprocess
+import time
 
-from harness import ROOT, Case, binary, clean_environment, free_port, merge, run_binary, wait_until
+from harness import ROOT, Case, binary, clean_environment, free_port, merge, run_binary, tool, wait_until
 
 SECRET = "ab" * 32
 
@@ -72,7 +74,7 @@ class CheckTest(Case):
         cases = [
             {"workers": -1}, {"workers": 1.5}, {"workers": "two"}, {"timeouts": {"connect": 10}}, {"timeouts": {"connect": "10"}},
             {"timeouts": {"connect": "ten seconds"}}, {"timeouts": {"connect": "-1s"}}, {"limits": {"buffer": 65536}},
-            {"limits": {"buffer": "64 elephants"}}, {"limits": {"connections": 0}}, {"mode": "enforced"},
+            {"limits": {"buffer": "64 elephants"}}, {"limits": {"connections": 0}}, {"limits": {"header_fields": 1025}}, {"mode": "enforced"},
             {"listen": ["127.0.0.1"]}, {"listen": ["localhost:1"]}, {"listen": ["127.0.0.1:0x50"]},
             {"allow_clients": ["10.0.0.0/33"]}, {"allow_clients": ["10.0.0.0/8/8"]}, {"global_tags": {"a": 1}},
             {"samples": {"batch": 0}}, {"samples": {"batch": 1001}}, {"drain": {"max": "forever"}},
@@ -87,6 +89,7 @@ class CheckTest(Case):
         for content in cases:
             with self.subTest(content):
                 self.check(content, 78, r"config\.json:\d+:\d+: /")
+        self.check({"limits": {"header_fields": 1024}}, 0)
 
     def test_broken_json_is_refused_with_its_place(self):
         for content in ("", "{", "[]", "{\"a\": }", "{\"workers\": 1,}", "{\"workers\": 1} x", "{\"workers\": 1 \"mode\": 2}",
@@ -109,6 +112,49 @@ class CheckTest(Case):
         self.check({"listen": ["0.0.0.0:3128"]}, 78, "allow_clients")
         self.check({"listen": ["[::]:3128"]}, 78, "allow_clients")
         self.check({"listen": ["0.0.0.0:3128"], "allow_clients": ["10.0.0.0/8"]}, 0)
+
+    def test_a_breaker_that_success_opens_or_no_sample_reaches_is_warned_of(self):
+        content = {"routes": [{"name": "a", "breakers": ["b-{host}"], "router": "fixed"}],
+                   "embedded": {"auto_breaker": {"op": "lt", "threshold": 3}}}
+        self.check(content, 0, r"config\.json:\d+:\d+: /routes/0/router: .*b-\{host\}",
+                   r"config\.json:\d+:\d+: /embedded/auto_breaker/op: .*opens on success")
+        text = self.check({**content, "control": {"project_id": "p"}}, 0,
+                          env={"TRIPSWITCH_API_KEY": "eb_pk_x", "TRIPSWITCH_INGEST_SECRET": SECRET})
+        self.assertNotIn("/routes/0", text, "a remote control plane has rules of its own")
+        self.assertNotIn("auto_breaker", text)
+
+    def test_the_example_is_as_good_for_the_embedded_control_plane(self):
+        with open(os.path.join(ROOT, "config", "example.json"), encoding="utf-8") as f:
+            content = f.read()
+        embedded = content.replace('"project_id": "proj_abc123"', '"project_id": null').replace(
+            '"url": "https://api.tripswitch.dev"', '"url": "embedded"')
+        self.assertEqual(len(self.check(embedded, 0).splitlines()), 1, "a warning")
+
+    def test_a_pipe_is_read_but_not_waited_for(self):
+        fifo = os.path.join(self.dir, "fifo.json")
+        os.mkfifo(fifo)
+        done = run_binary("check", "--config", fifo, timeout=5)
+        self.assertEqual(done.returncode, 78, done.stderr)
+        self.assertRegex(done.stderr, r"fifo\.json: a pipe .*regular file")
+        holder = os.open(fifo, os.O_RDWR)
+        self.addCleanup(os.close, holder)
+        began = time.monotonic()
+        done = run_binary("check", "--config", fifo, timeout=10)
+        self.assertEqual(done.returncode, 78, done.stderr)
+        self.assertRegex(done.stderr, r"fifo\.json: .*2 s; .*regular file")
+        self.assertGreater(time.monotonic() - began, 1.8)
+        os.write(holder, b'{"workers": ')
+        done = run_binary("check", "--config", fifo, timeout=10)
+        self.assertRegex(done.stderr, "2 s", "the writer never ends")
+
+    def test_process_substitution_works_for_a_slow_writer(self):
+        bash = tool("bash")
+        script = '"$0" check --config <(sleep 0.5; echo \'{"workers":\'; sleep 0.5; echo "%s}")'
+        for value, code in (("2", 0), ("-1", 78)):
+            done = subprocess.run([bash, "-c", script % value, binary()], env=clean_environment(), capture_output=True,
+                                  text=True, timeout=20, check=False)
+            self.assertEqual(done.returncode, code, done.stdout + done.stderr)
+        self.assertRegex(done.stderr, r":2:1: /workers")
 
     def test_a_missing_file_is_told(self):
         done = run_binary("check", "--config", os.path.join(self.dir, "nowhere.json"))
@@ -310,6 +356,47 @@ class SecretTest(Case):
     def test_no_flag_takes_a_secret(self):
         for flag in ("--api-key", "--ingest-secret"):
             self.assertEqual(run_binary(flag, "x").returncode, 2)
+
+
+class PipeReloadTest(Case):
+    def test_a_file_that_became_a_pipe_neither_stops_the_proxy_nor_replaces_its_configuration(self):
+        for writer in (False, True):
+            with self.subTest(writer=writer):
+                proxy = self.proxy({}, self.control(), warnings=True)
+                origin = self.http_origin()
+                os.unlink(proxy.config_path)
+                os.mkfifo(proxy.config_path)
+                if writer:
+                    self.addCleanup(os.close, os.open(proxy.config_path, os.O_RDWR))
+                proxy.reload()
+                self.assertEqual(proxy.metric("config_last_reload_successful"), 0)
+                self.assertEqual(proxy.metrics().sum("config_reloads_total", result="error"), 1)
+                self.assertIn("name a regular file", proxy.stderr())
+                self.assert_relayed(self.get(origin.url + "/", proxy=proxy), 200, b"ok")
+                proxy.stop()
+
+    def test_a_proxy_starts_from_process_substitution_and_says_why_it_cannot_reload(self):
+        bash = tool("bash")
+        stderr = os.path.join(self.temp_dir(), "stderr")
+        content = json.dumps({"listen": [f"127.0.0.1:{free_port()}"], "telemetry_listen": "off", "admin_listen": "off",
+                              "drain": {"min": "0s", "idle": "0s"}})
+        with open(stderr, "wb") as err:
+            process = subprocess.Popen([bash, "-c", 'exec "$0" --config <(sleep 0.3; echo "$1")', binary(), content],
+                                       env=clean_environment(), stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=err)
+        self.addCleanup(process.wait)
+        self.addCleanup(process.kill)
+
+        def text():
+            with open(stderr, encoding="utf-8", errors="replace") as f:
+                return f.read()
+
+        wait_until(lambda: '"event":"ready"' in text() or process.poll() is not None, 20, "the line that says ready")
+        self.assertIsNone(process.poll(), text())
+        process.send_signal(signal.SIGHUP)
+        wait_until(lambda: "config.reload_failed" in text(), 10, "the failed reload")
+        self.assertIn("was read before; name a regular file", text())
+        process.send_signal(signal.SIGTERM)
+        self.assertEqual(process.wait(20), 0, text())
 
 
 class ProgramTest(Case):

@@ -386,7 +386,8 @@ class LoopTest(Case):
     def test_a_request_for_our_own_listeners_ends_in_one_error(self):
         dns = self.dns()
         proxy = self.proxy({}, self.control(), dns=dns)
-        hosts = ["127.0.0.1", "localhost", "me.test", "[::ffff:127.0.0.1]", "0.0.0.0", "2130706433", "0x7f000001", "127.1"]
+        odd = ["2130706433", "0x7f000001", "127.1", "0177.0.0.1"]  # no hosts, whatever a resolver would say
+        hosts = ["127.0.0.1", "localhost", "me.test", "[::ffff:127.0.0.1]", "0.0.0.0", *odd]
         for host in hosts:
             for port, error in ((proxy.port, "proxy_loop_detected"), (proxy.telemetry_port, "destination_ip_prohibited")):
                 with self.subTest(host=host, port=error):
@@ -395,4 +396,6 @@ class LoopTest(Case):
                     self.assertEqual(len(response.get_all("proxy-status")), 1, response)
                     if host in ("127.0.0.1", "localhost", "me.test"):
                         self.assert_self_made(response, 502, error)
+                    elif host in odd:
+                        self.assert_self_made(response, 400, "http_request_error")
         self.assertEqual(proxy.metric("attempts_total", outcome="success"), 0)

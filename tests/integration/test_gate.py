@@ -2,8 +2,9 @@
 
 import concurrent.futures
 import math
+import time
 
-from harness import Case, SharedCase, request, wait_until
+from harness import Case, SharedCase, chunk, request, wait_until
 
 
 def route(name, match=None, breakers=None, **more):
@@ -258,6 +259,37 @@ class KnownStateTest(Case):
         control.stream_mode = "ok"
         wait_until(lambda: proxy.metric("control_state_synced") == 1, 20, "to be synced at last")
         self.assert_relayed(self.get(f"http://careful.test:{origin.port}/"), 200, b"ok")
+
+    def test_a_snapshot_that_never_ends_is_no_known_state_whatever_it_named(self):
+        for state, host, status in (("open", "other.test", 200), ("closed", "careful.test", 503)):
+            with self.subTest(named=state, host=host):
+                control = self.control({"b": state})
+                control._stream = lambda conn, head, c=control, s=state: self.cut_snapshot(c, conn, s)
+                origin = self.http_origin()
+                routes = [route("waited-for", {"hosts": ["unused.test"]}), *self.closed_and_open_routes()]
+                proxy = self.proxy({"routes": routes, "control": {"startup_sync_timeout": "200ms"}}, control,
+                                   dns=self.dns(), warnings=True)
+                wait_until(lambda: proxy.breaker_state("b") == state, 5, "the breaker to be named")
+                proxy.wait_metric(lambda v: v == 0, "control_stream_connected")
+                self.assertEqual(proxy.metric("control_state_synced"), 0)
+                for _ in range(3):
+                    response = self.get(f"http://{host}:{origin.port}/")
+                    if status == 200:
+                        self.assert_relayed(response, 200, b"ok")
+                    else:
+                        self.assert_self_made(response, 503, "destination_unavailable")
+                        self.assertEqual(response.get("x-tripswitch-state"), "unknown")
+
+    @staticmethod
+    def cut_snapshot(control, conn, state):
+        """The first stream names one breaker of two and ends; then there is none."""
+        control.stream_opens.append(time.monotonic())
+        if len(control.stream_opens) > 1:
+            control._answer(conn, 503)
+            return True
+        conn.sock.sendall(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n" +
+                          chunk(control.event("b", state)))
+        return False
 
     def test_stale_state_follows_fail_mode_and_recovers(self):
         control = self.control({"b": "open"})

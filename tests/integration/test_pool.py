@@ -1,5 +1,6 @@
 """Upstream connections: reused when that is safe, and only then (promise 5)."""
 
+import signal
 import threading
 
 from harness import Case, SharedCase, request, wait_until
@@ -107,6 +108,37 @@ class PoolTest(SharedCase):
         self.px.wait_metric(lambda v: v < idle, "upstream_connections_idle")
         self.assert_relayed(client.get(origin.url + "/", method="POST", body=b"x"), 200, b"1")
         self.assertEqual(retries(), 0)
+
+    def test_a_post_is_not_sent_on_a_connection_whose_end_is_already_there(self):
+        # The request and then the origin's end arrive while the proxy does not look, so that it
+        # finds both at once, the request first.
+        for name, end in (("FIN", lambda c: c.close()), ("RST", lambda c: c.reset())):
+            with self.subTest(name):
+                def script(conn, end=end):
+                    conn.read_request()
+                    conn.respond(200, b"%d" % conn.index)
+                    if conn.index == 0:
+                        conn.wait(leave)
+                        end(conn)
+                    else:
+                        conn.wait_for_end()
+
+                leave = threading.Event()
+                origin = self.origin(script)
+                stale = self.delta("attempts_total", outcome="stale")
+                client = self.client()
+                self.assert_relayed(client.get(origin.url + "/", method="POST", body=b"x"), 200, b"0")
+                wait_until(lambda: self.px.metric("upstream_connections_idle") >= 1, 5, "the connection to be idle")
+                self.px.signal(signal.SIGSTOP)
+                try:
+                    client.send(request("POST", origin.url + "/", body=b"pay once"))
+                    leave.set()
+                    origin.wait_ended(0)
+                finally:
+                    self.px.signal(signal.SIGCONT)
+                self.assert_relayed(client.read_response("POST"), 200, b"1")
+                self.assertEqual([r.body for r in origin.requests], [b"x", b"pay once"])
+                self.assertEqual(stale(), 0)
 
     def stale(self, end, answer_again=True):
         """An origin whose first connection serves once and then ends unanswered at its second request."""
@@ -298,6 +330,23 @@ class PrivateConnectionTest(SharedCase):
                 response = carol.get(origin.url + "/")
                 self.assert_relayed(response, 401)
                 carol.close()
+
+    def test_a_client_keeps_a_private_connection_to_each_of_two_hosts(self):
+        origins = [self.ntlm_origin("NTLM"), self.ntlm_origin("NTLM")]
+        alice = self.client()
+        for name, lines, status, body in (("asked to authenticate", [], 401, b"who?"),
+                                          ("authenticates", ["Authorization: NTLM TlRMTVNTUAAB"], 200, b"user on 0"),
+                                          ("is authenticated", [], 200, b"user on 0"), ("still is", [], 200, b"user on 0")):
+            for i, origin in enumerate(origins):
+                with self.subTest(name, host=i):
+                    self.assert_relayed(alice.get(origin.url + "/", *lines), status, body)
+        for i, origin in enumerate(origins):
+            with self.subTest("another client", host=i):
+                self.assertEqual(len(origin.connections), 1)
+                self.assert_relayed(self.client().get(origin.url + "/"), 401)
+        alice.close()
+        for origin in origins:
+            origin.wait_ended(0)
 
     def test_a_client_that_begins_with_ntlm_gets_a_private_connection(self):
         origin = self.ntlm_origin("NTLM")

@@ -19,7 +19,7 @@ static void a_new_block_is_empty_behind_its_headroom(void **state)
     struct block_pool p;
 
     block_pool_init(&p, BLOCK_SIZE);
-    struct block *b = block_get(&p);
+    struct block *b = block_get_reserved(&p);
     assert_non_null(b);
     assert_int_equal(block_len(b), 0);
     assert_int_equal(b->start, BLOCK_HEADROOM);
@@ -51,7 +51,7 @@ static void the_pool_says_no_at_its_limit(void **state)
         struct block *got[4];
         unsigned n = 0;
         block_pool_init(&p, cases[i].limit);
-        while (n < 4 && (got[n] = block_get(&p)) != NULL)
+        while (n < 4 && (got[n] = block_get_reserved(&p)) != NULL)
             n++;
         if (n != cases[i].blocks)
             fail_msg("limit %zu: got %u blocks, want %u", cases[i].limit, n, cases[i].blocks);
@@ -61,6 +61,25 @@ static void the_pool_says_no_at_its_limit(void **state)
         block_pool_trim(&p, 0);
         assert_int_equal(p.free_count, 0);
     }
+}
+
+static void bodies_leave_a_quarter_of_the_limit_to_heads(void **state)
+{
+    (void)state;
+    struct block_pool p;
+    struct block *got[9];
+    unsigned n = 0;
+
+    block_pool_init(&p, 8 * BLOCK_SIZE);
+    while (n < 9 && (got[n] = block_get(&p)) != NULL)
+        n++;
+    assert_int_equal(n, 6);
+    while (n < 9 && (got[n] = block_get_reserved(&p)) != NULL)
+        n++;
+    assert_int_equal(n, 8);
+    while (n > 0)
+        block_put(&p, got[--n]);
+    block_pool_trim(&p, 0);
 }
 
 static void an_urgent_block_comes_past_the_limit_and_is_counted(void **state)
@@ -73,7 +92,7 @@ static void an_urgent_block_comes_past_the_limit_and_is_counted(void **state)
     assert_non_null(a);
     assert_non_null(b);
     assert_true(p.in_use >= BLOCK_SIZE + 100000);
-    assert_null(block_get(&p));
+    assert_null(block_get_reserved(&p));
     block_put(&p, b);
     assert_int_equal(p.in_use, BLOCK_SIZE);
     block_put(&p, a);
@@ -99,7 +118,7 @@ static void an_outsized_block_holds_its_payload_between_both_rooms(void **state)
         if (p.in_use != 0)
             fail_msg("%u bytes: %zu still in use", caps[i], p.in_use);
         /* whatever went back to the free list, the next block has a block's size */
-        b = block_get(&p);
+        b = block_get_reserved(&p);
         if (b->cap != BLOCK_BYTES)
             fail_msg("%u bytes: the next block has %u", caps[i], b->cap);
         block_put(&p, b);
@@ -128,13 +147,13 @@ static void blocks_are_used_again_and_forget_what_they_held(void **state)
     struct block_pool p;
 
     block_pool_init(&p, 10 * BLOCK_SIZE);
-    struct block *a = block_get(&p);
+    struct block *a = block_get_reserved(&p);
     block_add(a, "hello", 5);
     a->start += 2;
     a->pinned = true;
     block_put(&p, a);
     assert_int_equal(p.free_count, 1);
-    struct block *b = block_get(&p);
+    struct block *b = block_get_reserved(&p);
     assert_ptr_equal(a, b);
     assert_int_equal(p.free_count, 0);
     assert_int_equal(block_len(b), 0);
@@ -153,8 +172,8 @@ static void idle_blocks_are_bounded_and_can_be_trimmed(void **state)
 
     block_pool_init(&p, 300 * BLOCK_SIZE);
     for (size_t i = 0; i < 300; i++)
-        blocks[i] = block_get(&p);
-    assert_null(block_get(&p));
+        blocks[i] = block_get_reserved(&p);
+    assert_null(block_get_reserved(&p));
     for (size_t i = 0; i < 300; i++)
         block_put(&p, blocks[i]);
     assert_int_equal(p.in_use, 0);
@@ -187,7 +206,7 @@ static void compacting_moves_the_payload_to_the_front_and_keeps_it(void **state)
         struct block_pool p;
         uint8_t bytes[BLOCK_BYTES];
         block_pool_init(&p, BLOCK_SIZE);
-        struct block *b = block_get(&p);
+        struct block *b = block_get_reserved(&p);
         for (uint32_t k = 0; k < cases[i].fill; k++)
             bytes[k] = (uint8_t)(k * 7 + k / 251);
         block_add(b, bytes, cases[i].fill);
@@ -225,7 +244,7 @@ static void the_books_balance_through_any_sequence(void **state)
             held[i] = how == 0   ? block_get_outsized(&p, cap)
                       : how == 1 ? block_get_outsized_urgent(&p, cap)
                       : how == 2 ? block_get_urgent(&p)
-                                 : block_get(&p);
+                                 : block_get_reserved(&p);
             sizes[i] = held[i] ? sizeof(struct block) + held[i]->cap : 0;
             sum += sizes[i];
             bool fits =
@@ -251,6 +270,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_new_block_is_empty_behind_its_headroom),
         cmocka_unit_test(the_pool_says_no_at_its_limit),
+        cmocka_unit_test(bodies_leave_a_quarter_of_the_limit_to_heads),
         cmocka_unit_test(an_urgent_block_comes_past_the_limit_and_is_counted),
         cmocka_unit_test(an_outsized_block_holds_its_payload_between_both_rooms),
         cmocka_unit_test(an_outsized_block_meets_the_limit_to_the_byte),

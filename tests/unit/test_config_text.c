@@ -1,5 +1,6 @@
 #include "config/text.h"
 #include "tests/unit/test_config.h"
+#include <fcntl.h>
 
 static struct text *parse(const char *json)
 {
@@ -280,6 +281,42 @@ static void a_file_that_cannot_be_read_says_why(void **state)
     }
 }
 
+/* A pipe is what a shell's process substitution gives.  One that is silent fails at its limit of
+ * real time, which a unit test does not wait for. */
+static void a_pipe_is_read_to_its_end_or_refused_at_once(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *name;
+        const char *content;
+        const char *error; /* behind the path */
+    } cases[] = {
+        { "with a text", "{}", "" },
+        { "without one", "",
+          ": a pipe that nobody writes to, or that was read before; name a "
+          "regular file\n" },
+    };
+
+    for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
+        struct strbuf errors = STRBUF_INIT;
+        struct text *t;
+        char path[64];
+        int fd[2];
+        assert_int_equal(pipe2(fd, O_CLOEXEC), 0);
+        ssize_t len = (ssize_t)strlen(cases[i].content);
+        assert_int_equal(write(fd[1], cases[i].content, (size_t)len), len);
+        close(fd[1]);
+        snprintf(path, sizeof(path), "/proc/self/fd/%d", fd[0]);
+        int result = text_read(path, &t, &errors);
+        replace_all(&errors, path, "");
+        if (strcmp(strbuf_str(&errors), cases[i].error) != 0 || result != (len ? 0 : -1))
+            fail_msg("%s: %d %s", cases[i].name, result, strbuf_str(&errors));
+        text_free(t);
+        strbuf_free(&errors);
+        close(fd[0]);
+    }
+}
+
 /* Every prefix and every changed byte of a text is refused or read, never worse. */
 static void damaged_text_is_never_worse_than_refused(void **state)
 {
@@ -317,6 +354,7 @@ int main(void)
         cmocka_unit_test(nesting_ends_at_its_limit),
         cmocka_unit_test(a_file_is_at_most_8_mib),
         cmocka_unit_test(a_file_that_cannot_be_read_says_why),
+        cmocka_unit_test(a_pipe_is_read_to_its_end_or_refused_at_once),
         cmocka_unit_test(damaged_text_is_never_worse_than_refused),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

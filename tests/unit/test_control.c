@@ -16,6 +16,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/socket.h>
 #include <sys/un.h>
 #include <sys/wait.h>
@@ -897,6 +898,80 @@ static void reconfiguring_keeps_the_state_of_what_stays(void **state)
     control_stop(c);
 }
 
+static void a_breaker_that_goes_while_open_is_closed_for_every_stream(void **state)
+{
+    struct config cfg = payments_config();
+    struct config none = zero_config();
+    struct control *c = start(&cfg);
+    struct stream s = stream_open(c);
+    struct stream later;
+
+    (void)state;
+    report(c, "r-1", false, 10);
+    stream_expect(&s, "\"state\":\"open\"");
+    control_reconfigure(c, &none);
+    stream_expect(&s, "{\"breaker\":\"payments \\\"blue\\\"\",\"state\":\"closed\"");
+    later = stream_open(c); /* a client that was not connected meanwhile */
+    stream_expect(&later, "{\"breaker\":\"payments \\\"blue\\\"\",\"state\":\"closed\"");
+    check_answer(get(c, "/v1/projects/embedded/status"), 200, "{\"open_count\":0", "it is gone");
+    stream_close(&s);
+    stream_close(&later);
+    control_stop(c);
+}
+
+/* What stderr got while it was that file; the real one is put back. */
+static char *lines_of(int file, int real)
+{
+    static char text[16384];
+    ssize_t n = pread(file, text, sizeof(text) - 1, 0);
+
+    text[n > 0 ? n : 0] = '\0';
+    dup2(real, STDERR_FILENO);
+    close(real);
+    close(file);
+    return text;
+}
+
+static int count_of(const char *text, const char *what)
+{
+    int n = 0;
+
+    for (const char *at = text; (at = strstr(at, what)) != NULL; at++)
+        n++;
+    return n;
+}
+
+static void strangers_are_worth_one_warning_a_minute(void **state)
+{
+    struct config cfg = payments_config();
+    struct control *c = start(&cfg);
+    int real = dup(STDERR_FILENO);
+    int file = memfd_create("stderr", MFD_CLOEXEC);
+    char pid[32];
+    char *text;
+
+    (void)state;
+    dup2(file, STDERR_FILENO);
+    for (int i = 0; i < 3; i++) {
+        pid_t child = fork();
+
+        if (child == 0) {
+            struct pollfd p = { .fd = dial_name(control_socket(c)), .events = POLLIN };
+
+            _exit(poll(&p, 1, WAIT_MS) == 1 ? 0 : 1);
+        }
+        if (i == 0)
+            snprintf(pid, sizeof(pid), "\"pid\":\"%d\"", (int)child);
+        waitpid(child, NULL, 0);
+    }
+    check_answer(get(c, "/v1/projects/embedded/status"), 200, "open_count", "our own");
+    text = lines_of(file, real);
+    assert_int_equal(stats_of(c).strangers, 3);
+    if (count_of(text, "control.stranger") != 1 || strstr(text, pid) == NULL)
+        fail_msg("want one line with %s, got %s", pid, text);
+    control_stop(c);
+}
+
 static void another_process_is_shut_out(void **state)
 {
     struct config cfg = payments_config();
@@ -1017,7 +1092,9 @@ int main(void)
         cmocka_unit_test(status_counts_open_and_closed),
         cmocka_unit_test(hosts_beyond_the_limit_are_counted_and_nothing_fails),
         cmocka_unit_test(reconfiguring_keeps_the_state_of_what_stays),
+        cmocka_unit_test(a_breaker_that_goes_while_open_is_closed_for_every_stream),
         cmocka_unit_test(another_process_is_shut_out),
+        cmocka_unit_test(strangers_are_worth_one_warning_a_minute),
         cmocka_unit_test(connections_beyond_the_limit_are_closed_and_the_others_go_on),
         cmocka_unit_test(a_request_head_has_a_limit),
         cmocka_unit_test(keys_are_new_at_every_start),

@@ -546,7 +546,7 @@ static void a_new_configuration_keeps_the_state_of_names_that_stay(void **state)
     snprintf(id, sizeof(id), "%s", store_breaker_at(f->store, 0).id);
     f->names[0][1] = "c";
     configure(f);
-    expect_told(f, "c=closed/1 ");
+    expect_told(f, "c=closed/1 b:open>closed(removed) ");
     assert_int_equal(store_breaker_count(f->store), 2);
     assert_string_equal(store_breaker_at(f->store, 0).name, "a");
     assert_string_equal(store_breaker_at(f->store, 0).id, id);
@@ -571,6 +571,123 @@ static void a_new_configuration_keeps_hosts_whose_template_stays(void **state)
     configure(f);
     assert_int_equal(store_breaker_count(f->store), 1);
     assert_string_equal(store_breaker_at(f->store, 0).name, "h1");
+}
+
+static void expect_gone(const struct fixture *f, const char *want, const char *when)
+{
+    struct strbuf got = STRBUF_INIT;
+    struct store_breaker b;
+
+    for (size_t pos = 0; store_gone_next(f->store, &pos, &b);)
+        strbuf_addf(&got, "%s=%s/%g ", b.name, b.state, b.allow_rate);
+    if (strcmp(strbuf_str(&got), want) != 0)
+        fail_msg("%s: gone are \"%s\", not \"%s\"", when, strbuf_str(&got), want);
+    strbuf_free(&got);
+}
+
+static void a_breaker_of_a_host_that_goes_is_told_to_be_closed(void **state)
+{
+    struct fixture *f = *state;
+    uint64_t moves;
+
+    add_route(f, "{host}", "{host}", NULL);
+    configure(f);
+    fail_twice(f, "h1");
+    sample(f, "h2", "latency", true);
+    moves = status(f).transitions;
+    f->routes[0].router = "r";
+    f->names[0][0] = "a";
+    configure(f);
+    expect_told(f, "a=closed/1 h1:open>closed(removed) ");
+    assert_int_equal(status(f).transitions, moves + 1);
+    configure(f);
+    expect_told(f, ""); /* once */
+}
+
+static void a_half_open_breaker_that_goes_is_told_to_be_closed(void **state)
+{
+    struct fixture *f = *state;
+
+    add_route(f, "r", "a", NULL);
+    configure(f);
+    fail_twice(f, "r");
+    f->now_ms += 5500;
+    store_tick(f->store, at(f));
+    f->names[0][0] = "b";
+    configure(f);
+    expect_told(f, "b=closed/1 a:half_open>closed(removed) ");
+}
+
+static void a_host_beyond_a_lowered_limit_is_told_to_be_closed(void **state)
+{
+    struct fixture *f = *state;
+
+    add_route(f, "{host}", "{host}", NULL);
+    configure(f);
+    sample(f, "h1", "latency", true);
+    fail_twice(f, "h2");
+    fail_twice(f, "h3");
+    f->cfg.limits.auto_breakers = 1;
+    configure(f);
+    expect_told(f, "h2:open>closed(removed) h3:open>closed(removed) ");
+    expect_gone(f, "h2=closed/1 h3=closed/1 ", "more than the new limit at once");
+}
+
+static void names_that_went_are_remembered_until_they_are_back(void **state)
+{
+    struct fixture *f = *state;
+
+    add_route(f, "r", "a", "b");
+    configure(f);
+    expect_gone(f, "", "nothing went");
+    fail_twice(f, "r");
+    f->names[0][0] = "c";
+    configure(f);
+    expect_gone(f, "a=closed/1 ", "a went while open");
+    configure(f);
+    expect_gone(f, "a=closed/1 ", "nothing changed");
+    f->names[0][0] = "a";
+    configure(f);
+    expect_gone(f, "", "a is back, and c never moved");
+    f->names[0][0] = "c";
+    configure(f);
+    expect_gone(f, "a=closed/1 ", "gone again, and a client may have missed its return");
+}
+
+static void a_host_that_comes_back_is_no_longer_gone(void **state)
+{
+    struct fixture *f = *state;
+    static const char *const gone[] = { "", "h1=closed/1 " };
+
+    add_route(f, "{host}", "{host}", NULL);
+    for (size_t round = 0; round < 2; round++) {
+        f->routes[0].router = "{host}";
+        f->names[0][0] = "{host}";
+        configure(f);
+        expect_gone(f, gone[round], "before its first sample");
+        fail_twice(f, "h1");
+        expect_gone(f, "", "made anew");
+        f->routes[0].router = "r";
+        f->names[0][0] = "a";
+        configure(f); /* forgets the router at the second time */
+        configure(f);
+        expect_gone(f, "h1=closed/1 ", "one entry for a name");
+    }
+}
+
+static void of_many_names_that_went_the_latest_are_remembered(void **state)
+{
+    struct fixture *f = *state;
+    char *const names[] = { "a", "b", "c", "d", "e" };
+
+    add_route(f, "r", names[0], NULL);
+    for (size_t i = 1; i < 5; i++) {
+        configure(f);
+        fail_twice(f, "r");
+        f->names[0][0] = names[i];
+    }
+    configure(f);
+    expect_gone(f, "b=closed/1 c=closed/1 d=closed/1 ", "limits.auto_breakers is 3");
 }
 
 static void a_router_that_went_is_remembered_for_one_configuration(void **state)
@@ -652,6 +769,12 @@ int main(void)
         WITH_STORE(late_and_early_time_stamps_do_no_harm),
         WITH_STORE(a_new_configuration_keeps_the_state_of_names_that_stay),
         WITH_STORE(a_new_configuration_keeps_hosts_whose_template_stays),
+        WITH_STORE(a_breaker_of_a_host_that_goes_is_told_to_be_closed),
+        WITH_STORE(a_half_open_breaker_that_goes_is_told_to_be_closed),
+        WITH_STORE(a_host_beyond_a_lowered_limit_is_told_to_be_closed),
+        WITH_STORE(names_that_went_are_remembered_until_they_are_back),
+        WITH_STORE(a_host_that_comes_back_is_no_longer_gone),
+        WITH_STORE(of_many_names_that_went_the_latest_are_remembered),
         WITH_STORE(a_router_that_went_is_remembered_for_one_configuration),
         WITH_STORE(breakers_that_no_sample_can_reach_are_warned_about),
         WITH_STORE(rules_that_a_healthy_upstream_meets_are_warned_about),

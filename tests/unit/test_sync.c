@@ -8,7 +8,12 @@
 #include "base/strbuf.h"
 #include "config/config.h"
 #include "sync/attempt.h"
+#include "sync/backoff.h"
 #include "sync/breakers.h"
+#include "sync/known.h"
+#include "sync/settings.h"
+#include "sync/stats.h"
+#include "sync/stream.h"
 #include "sync/sync.h"
 #include <arpa/inet.h>
 #include <cjson/cJSON.h>
@@ -720,6 +725,70 @@ static void a_stream_is_not_asked_for_sooner_than_the_server_said(void **state)
         fail_msg("opened again after %" PRId64 " ms", mono_ms() - begun);
 }
 
+/* Runs the one transfer to its end, then tells the stream. */
+static void run_to_end(CURLM *multi, struct stream *s, int64_t now_ms)
+{
+    int64_t give_up_ms = mono_ms() + LONGEST_S * 1000;
+    CURLMsg *msg = NULL;
+    int n;
+    while (!msg && mono_ms() < give_up_ms) {
+        curl_multi_perform(multi, &n);
+        curl_multi_poll(multi, NULL, 0, 10, NULL);
+        msg = curl_multi_info_read(multi, &n);
+    }
+    assert_non_null(msg);
+    assert_true(stream_done(s, msg->easy_handle, msg->data.result, now_ms));
+}
+
+static void a_stream_waits_half_a_minute_at_most_whatever_the_server_said(void **state)
+{
+    static const struct {
+        const char *after;
+        int64_t least, most;
+    } cases[] = {
+        { "Retry-After: 3600\r\n", BACKOFF_STREAM_MAX_MS, BACKOFF_STREAM_MAX_MS },
+        { "Retry-After: 31\r\n", BACKOFF_STREAM_MAX_MS, BACKOFF_STREAM_MAX_MS },
+        { "Retry-After: 29\r\n", 29000, 29000 },
+        { "", BACKOFF_STREAM_MIN_MS, 2 * BACKOFF_STREAM_MIN_MS },
+    };
+    (void)state;
+    for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
+        struct strbuf errors = STRBUF_INIT;
+        struct settings *settings;
+        struct stats stats;
+        struct prng prng;
+        CURLM *multi = curl_multi_init();
+        server.stream = (struct answer){ 503, cases[i].after, "" };
+        stats_init(&stats);
+        prng_seed_fixed(&prng, 1);
+        assert_int_equal(settings_new(&settings, &cfg, &endpoint, table, &errors), 0);
+        struct known *known = known_new(table, stats.counters);
+        struct stream *s = stream_new(multi, known, &stats, &prng);
+        stream_configure(s, settings, false, 1000);
+        stream_tick(s, 1000);
+        run_to_end(multi, s, 2000);
+        int64_t delay = stream_next_ms(s) - 2000;
+        stream_free(s);
+        known_free(known);
+        settings_free(settings);
+        stats_destroy(&stats);
+        curl_multi_cleanup(multi);
+        if (delay < cases[i].least || delay > cases[i].most)
+            fail_msg("%s: opens again after %" PRId64 " ms", cases[i].after, delay);
+    }
+}
+
+static void only_an_embedded_server_has_lines_for_moves(void **state)
+{
+    struct strbuf errors = STRBUF_INIT;
+    struct settings *settings;
+    (void)state;
+    assert_int_equal(settings_new(&settings, &cfg, &endpoint, table, &errors), 0);
+    bool server_logs = settings->known.server_logs;
+    settings_free(settings);
+    assert_int_equal(server_logs, endpoint.abstract_socket != NULL);
+}
+
 static void an_event_too_long_is_skipped(void **state)
 {
     (void)state;
@@ -1011,6 +1080,9 @@ int main(void)
         SYNC_TEST(a_stream_that_ends_is_opened_again),
         SYNC_TEST(a_stream_that_cannot_be_opened_is_classified),
         SYNC_TEST(a_stream_is_not_asked_for_sooner_than_the_server_said),
+        SYNC_TEST(a_stream_waits_half_a_minute_at_most_whatever_the_server_said),
+        SYNC_TEST(only_an_embedded_server_has_lines_for_moves),
+        SYNC_TEST_ABSTRACT(only_an_embedded_server_has_lines_for_moves),
         SYNC_TEST(an_event_too_long_is_skipped),
         SYNC_TEST(samples_arrive_signed),
         SYNC_TEST_ABSTRACT(samples_arrive_signed),

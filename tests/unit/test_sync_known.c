@@ -9,6 +9,8 @@
 #include <stddef.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
 
 #include <cmocka.h>
 
@@ -30,7 +32,7 @@ static void configure(const char *a, const char *b, bool templated, int64_t max_
         used[n++] = id_of(a);
     if (b)
         used[n++] = id_of(b);
-    const struct known_options o = { used, n, templated, max_age_ms };
+    const struct known_options o = { used, n, templated, max_age_ms, false };
     known_configure(known, &o, now);
 }
 
@@ -316,6 +318,81 @@ static void another_project_starts_from_nothing(void **state)
     flags_are(UP_SYNCED, "the new project's");
 }
 
+/* Standard error as a file, and the lines above that level. */
+struct capture {
+    int real, file;
+    char text[8192];
+};
+
+static void capture_begin(struct capture *c, bool server_logs, enum log_level level)
+{
+    const struct known_options o = { NULL, 0, false, OFF, server_logs };
+    known_configure(known, &o, now);
+    known_connected(known, now);
+    c->real = dup(STDERR_FILENO);
+    c->file = memfd_create("stderr", MFD_CLOEXEC);
+    dup2(c->file, STDERR_FILENO);
+    log_set_level(level);
+}
+
+static void capture_end(struct capture *c)
+{
+    log_set_level(LOG_ERROR);
+    dup2(c->real, STDERR_FILENO);
+    ssize_t n = pread(c->file, c->text, sizeof(c->text) - 1, 0);
+    c->text[n > 0 ? n : 0] = '\0';
+    close(c->real);
+    close(c->file);
+}
+
+static int count_of(const char *text, const char *what)
+{
+    int n = 0;
+    for (const char *at = text; (at = strstr(at, what)) != NULL; at++)
+        n++;
+    return n;
+}
+
+static void
+a_move_is_an_info_line_unless_the_server_has_it_and_a_step_is_for_debugging(void **state)
+{
+    static const struct {
+        bool server_logs;
+        enum log_level level;
+        int moves, steps;
+    } cases[] = {
+        { false, LOG_INFO, 2, 0 },
+        { false, LOG_DEBUG, 2, 1 },
+        { true, LOG_INFO, 0, 0 },
+        { true, LOG_DEBUG, 2, 1 },
+    };
+    struct capture c;
+    for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
+        tear_down(NULL);
+        set_up(state);
+        capture_begin(&c, cases[i].server_logs, cases[i].level);
+        event("a", "half_open", "0.25");
+        event("a", "half_open", "0.5");
+        event("a", "closed", "null");
+        capture_end(&c);
+        int moves = count_of(c.text, "\"breaker.transition\"");
+        int steps = count_of(c.text, "\"breaker.allow_rate\"");
+        if (moves != cases[i].moves || steps != cases[i].steps)
+            fail_msg("case %zu: %d moves, %d steps in %s", i, moves, steps, c.text);
+    }
+}
+
+static void moves_that_are_not_written_do_not_count_as_too_many(void **state)
+{
+    struct capture c;
+    (void)state;
+    capture_begin(&c, true, LOG_INFO);
+    for (int i = 0; i < 100; i++)
+        event("a", i % 2 ? "closed" : "open", "null");
+    capture_end(&c);
+    assert_string_equal(c.text, "");
+}
+
 int main(void)
 {
 #define KNOWN_TEST(f) cmocka_unit_test_setup_teardown(f, set_up, tear_down)
@@ -334,6 +411,8 @@ int main(void)
         KNOWN_TEST(a_null_rate_admits_nobody),
         KNOWN_TEST(a_reload_that_names_more_breakers_judges_them_at_once),
         KNOWN_TEST(another_project_starts_from_nothing),
+        KNOWN_TEST(a_move_is_an_info_line_unless_the_server_has_it_and_a_step_is_for_debugging),
+        KNOWN_TEST(moves_that_are_not_written_do_not_count_as_too_many),
     };
     log_set_level(LOG_ERROR); /* transitions are not what is tested */
     return cmocka_run_group_tests(tests, NULL, NULL);
