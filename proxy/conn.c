@@ -9,6 +9,9 @@
 
 #define FLUSH_IOVECS 16
 #define MERGE_BYTES  4096
+/* A body that moves goes on when the memory is full of those that stall: in blocks this
+ * small, and one at a time, it costs little. */
+#define SMALL_STEP_BYTES 2048
 
 static void on_socket_event(evutil_socket_t fd, short what, void *arg)
 {
@@ -119,7 +122,10 @@ static bool take_block(struct conn *c)
 {
     if (c->in)
         return true;
-    c->in = c->urgent ? block_get_urgent(&c->w->blocks) : block_get(&c->w->blocks);
+    struct block_pool *pool = &c->w->blocks;
+    c->in = c->urgent ? block_get_urgent(pool) : block_get(pool);
+    if (!c->in && c->moving)
+        c->in = block_get_outsized_urgent(pool, SMALL_STEP_BYTES);
     if (c->in)
         return true;
     COUNT(c->w->c.limit_buffered_total);

@@ -11,8 +11,8 @@
 #include <stdlib.h>
 
 #define SMALL_HEAD_BYTES 2048
-#define TURNED_AWAY_MS   10000
-#define EMPTY_LINES_MAX  4 /* before a request line (RFC 9112 2.2) */
+#define TURNED_AWAY_MS   10000 /* if client_header is off */
+#define EMPTY_LINES_MAX  4     /* before a request line (RFC 9112 2.2) */
 
 static void read_head(struct downstream *d);
 
@@ -62,8 +62,10 @@ void downstream_new(struct worker *w, int fd, const struct address *client,
     COUNT(w->c.client_connections);
     idle_deadline(d);
     /* Whoever is only to be told off does not stay for long without asking. */
+    int64_t header_ms = config_of(d)->timeouts.client_header_ms;
     if (turned_away != TURNED_AWAY_NO)
-        conn_set_deadline(&d->c, worker_now_ms(w) + TURNED_AWAY_MS);
+        conn_set_deadline(&d->c,
+                          worker_now_ms(w) + (header_ms == OFF ? TURNED_AWAY_MS : header_ms));
     if (original) {
         d->original = xmalloc(sizeof(*original));
         *d->original = *original;

@@ -93,6 +93,7 @@ static size_t want(const struct relay *r)
 static enum relay_result fill(struct relay *r)
 {
     size_t got;
+    r->from->moving = !r->to || r->to->out_bytes == 0;
     switch (conn_read(r->from, want(r), &got)) {
     case IO_OK:
         r->read_any = true;

@@ -108,8 +108,9 @@ class MemoryTest(Case):
         for _ in range(60):
             self.client(proxy, rcvbuf=4096).send(request("GET", origin.url + "/bytes/8000000"))
         self.wait_steady(proxy)
-        whole = self.origin(lambda c: (c.read_request(), c.respond(200, b"ok"), c.wait_for_end()))
         for _ in range(5):
+            # a connection serves one request, so each one has an origin of its own
+            whole = self.origin(lambda c: (c.read_request(), c.respond(200, b"ok"), c.wait_for_end()))
             self.assert_relayed(self.client(proxy, timeout=5).get(whole.url + "/"), 200, b"ok", "head and body at once")
             apart = self.client(proxy, timeout=5).get(origin.url + "/bytes/1000")
             self.assert_relayed(apart, 200, msg="the body behind the head")
