@@ -85,6 +85,8 @@ void access_log_exchange(const struct exchange *ex, enum request_result result)
     json_str(&j, "method", ex->method);
     if (ex->target)
         json_strn(&j, "authority", ex->target->key, ex->target->authority_len);
+    if (ex->sni[0])
+        json_str(&j, "tls_sni", ex->sni);
     if (ex->path[0])
         json_str(&j, "path", ex->path);
     json_int(&j, "status", (int64_t)ex->status);

@@ -69,7 +69,7 @@ struct exchange *exchange_new(struct downstream *d)
         w->free_exchange_count--;
         memset(ex, 0, offsetof(struct exchange, job));
         ex->job.active = false;
-        ex->method[0] = ex->path[0] = '\0';
+        ex->method[0] = ex->path[0] = ex->sni[0] = '\0';
     } else {
         ex = xcalloc(1, sizeof(*ex));
     }

@@ -129,6 +129,7 @@ struct exchange {
     /* From here on nothing is cleared for a new request: it is large, and set when used. */
     struct connect_job job;
     struct authority authority; /* tunnels only */
+    char sni[128];              /* tunnels only: TLS server name, cut; "": none */
     char method[16];            /* cut, for the log and tags */
     char path[EXCHANGE_PATH_MAX];
     char trace_id[64];

@@ -5,6 +5,7 @@
 #include "proxy/proxy.h"
 #include "proxy/relay.h"
 #include "proxy/snapshot.h"
+#include "proxy/tls_hello.h"
 #include "sync/breakers.h"
 #include <errno.h>
 #include <fcntl.h>
@@ -272,12 +273,23 @@ static bool is_tls_alert(const struct exchange *ex, const struct block *in)
            in->data[in->start + 5] == 2;
 }
 
+/* Looked at where it lies; it travels on as it came. */
+static void note_client_hello(struct exchange *ex, const struct block *in)
+{
+    struct slice name;
+    const uint8_t *data = in->data + in->start;
+    ex->tunnel->client_hello = block_len(in) >= 2 && data[0] == 0x16 && data[1] == 3;
+    if (tls_hello_parse(data, block_len(in), &name) != TLS_HELLO_DONE)
+        return;
+    size_t len = name.len < sizeof(ex->sni) - 1 ? name.len : sizeof(ex->sni) - 1;
+    memcpy(ex->sni, name.p, len);
+    ex->sni[len] = '\0';
+}
+
 static void note_client_bytes(struct exchange *ex)
 {
     if (ex->request_bytes == 0 && !ex->first_byte_us) {
-        const struct block *in = ex->down->c.in;
-        ex->tunnel->client_hello =
-            in && block_len(in) >= 2 && in->data[in->start] == 0x16 && in->data[in->start + 1] == 3;
+        note_client_hello(ex, ex->down->c.in);
         ex->start_us = worker_now_us(ex->w); /* the tunnel's latency counts from here */
         ex->client_wait_us = 0;
     }

@@ -1056,7 +1056,8 @@ class TlsClientTest(SharedCase):
     time_limit_s = 90
     workers = 2
     breakers = {"payments": "closed"}
-    config = {"routes": [{"name": "payments", "breakers": ["payments"], "router": "rtr",
+    config = {"access_log": {"mode": "all"},
+              "routes": [{"name": "payments", "breakers": ["payments"], "router": "rtr",
                           "tags": {"tier": "{tier}", "outcome": "{outcome}", "host": "{host}"}}]}
     REFUSED = "Circuit breaker open: payments"
 
@@ -1096,6 +1097,8 @@ class TlsClientTest(SharedCase):
         label = f"payments.test:{self.origin_.port}"
         for s in self.cp.wait_samples(1, where=lambda s: s["tags"]["host"] == label):
             self.assertEqual((s["ok"], s["tags"]["tier"], s["tags"]["outcome"]), (True, "opaque", "success"))
+        names = {line.get("tls_sni") for line in self.px.access_log() if line["result"] == "forwarded"}
+        self.assertEqual(names, {"payments.test"}, "the access log tells the server name")
 
     def test_curl(self):
         command = [tool("curl"), "-sS", "-v", "--cacert", self.certificates.ca, "-x", self.px.url, "-d", "from curl", self.url]
