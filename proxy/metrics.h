@@ -127,26 +127,41 @@ struct histogram { /* upper bounds are the exposition's; the last bucket is +Inf
 
 /* X(name): counters that become a label value of another metric, or part of a sum; the
  * tables of exposition.c say of which. */
-#define WORKER_LABELLED_COUNTERS(X)                                                                \
-    X(client_connections_total)                                                                    \
-    X(samples_ring_full_values_total)                                                              \
-    X(samples_skipped_total_w)                                                                     \
-    X(dns_lookups_ok)                                                                              \
-    X(dns_lookups_nxdomain)                                                                        \
-    X(dns_lookups_timeout)                                                                         \
-    X(dns_lookups_servfail)                                                                        \
-    X(dns_lookups_other)                                                                           \
-    X(upstream_connects_ok)                                                                        \
-    X(upstream_connects_refused)                                                                   \
-    X(upstream_connects_timeout)                                                                   \
-    X(upstream_connects_dns)                                                                       \
-    X(upstream_connects_tls) X(upstream_connects_other) X(retries_stale_connection)                \
-        X(limit_connections) X(limit_connections_per_client) X(limit_tunnels) X(limit_headers)     \
-            X(limit_buffered_total) X(limit_dns_queue) X(limit_auto_breakers)                      \
-                X(limit_upstream_idle) X(limit_interim_responses) X(client_errors_bad_request)     \
-                    X(client_errors_header_too_large) X(client_errors_timeout)                     \
-                        X(client_errors_aborted) X(client_errors_forbidden) X(tunnel_bytes_up)     \
-                            X(tunnel_bytes_down) X(tunnels_closed_on_open)
+/* clang-format off */
+#define WORKER_LABELLED_COUNTERS(X) \
+    X(client_connections_total) \
+    X(samples_ring_full_values_total) \
+    X(samples_skipped_total_w) \
+    X(dns_lookups_ok) \
+    X(dns_lookups_nxdomain) \
+    X(dns_lookups_timeout) \
+    X(dns_lookups_servfail) \
+    X(dns_lookups_other) \
+    X(upstream_connects_ok) \
+    X(upstream_connects_refused) \
+    X(upstream_connects_timeout) \
+    X(upstream_connects_dns) \
+    X(upstream_connects_tls) \
+    X(upstream_connects_other) \
+    X(retries_stale_connection) \
+    X(limit_connections) \
+    X(limit_connections_per_client) \
+    X(limit_tunnels) \
+    X(limit_headers) \
+    X(limit_buffered_total) \
+    X(limit_dns_queue) \
+    X(limit_auto_breakers) \
+    X(limit_upstream_idle) \
+    X(limit_interim_responses) \
+    X(client_errors_bad_request) \
+    X(client_errors_header_too_large) \
+    X(client_errors_timeout) \
+    X(client_errors_aborted) \
+    X(client_errors_forbidden) \
+    X(tunnel_bytes_up) \
+    X(tunnel_bytes_down) \
+    X(tunnels_closed_on_open)
+/* clang-format on */
 
 /* Gauges that go up and down in one worker. */
 #define WORKER_PLAIN_GAUGES(X)                                                                     \
