@@ -21,6 +21,11 @@ static void drop_chunked_body(struct exchange *ex)
         ex->rq = RQ_DONE;
 }
 
+static bool has_more(const struct downstream *d)
+{
+    return d->c.in && block_len(d->c.in) > 0;
+}
+
 void answer_send(struct exchange *ex, const struct reply *r)
 {
     struct reply mine = *r;
@@ -33,7 +38,8 @@ void answer_send(struct exchange *ex, const struct reply *r)
         ex->close_after = true;
     if (small)
         ex->rq = RQ_DISCARD;
-    if (ex->client_close)
+    /* What follows a refused CONNECT was meant for the tunnel, not for us. */
+    if (ex->client_close || (ex->is_connect && has_more(ex->down)))
         ex->close_after = true;
     mine.close = ex->close_after && !ex->client_http10;
     mine.no_body = ex->is_head;

@@ -17,6 +17,7 @@
 #include <stdint.h>
 
 struct exchange;
+struct live_route;
 struct upstream;
 
 #define LINGER_MS    5000
@@ -33,8 +34,11 @@ enum turned_away {
 /* A CONNECT that turned out to carry plain HTTP. */
 struct inner {
     struct authority to;
-    char host[HOST_MAX + 10]; /* Host for requests that come without one */
-    bool covered;             /* the next request goes by the verdict on the CONNECT: */
+    char host[HOST_MAX + 10];       /* Host for requests that come without one */
+    bool covered;                   /* the next request goes by the verdict on the CONNECT, if it
+                                       takes the same route of the same snapshot: */
+    const struct live_route *route; /* compared, never followed */
+    uint64_t generation;
     struct gate_result gate;
     enum gate_verdict verdict;
     uint32_t breaker;

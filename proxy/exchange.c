@@ -306,6 +306,8 @@ void exchange_become_inner(struct exchange *ex)
     d->inner = xcalloc(1, sizeof(*d->inner));
     *d->inner = (struct inner){ .to = ex->authority,
                                 .covered = true,
+                                .route = ex->route,
+                                .generation = ex->snap->generation,
                                 .gate = ex->gate,
                                 .verdict = ex->verdict,
                                 .breaker = ex->breaker };

@@ -74,6 +74,11 @@ static bool pass_gate(struct exchange *ex)
     const struct route *r = ex->route->cfg;
     ex->gate = (struct gate_result){ .all_closed = true };
     ex->verdict = GATE_ALLOW;
+    struct inner *inner = ex->down->inner;
+    bool covered = inner && inner->covered && inner->route == ex->route &&
+                   inner->generation == ex->snap->generation;
+    if (inner)
+        inner->covered = false;
     if (target_bypassed(ex->target, ex->snap)) {
         ex->bypassed = ex->ungated = true;
         return true;
@@ -82,9 +87,7 @@ static bool pass_gate(struct exchange *ex)
         ex->ungated = true;
         return true;
     }
-    struct inner *inner = ex->down->inner;
-    if (inner && inner->covered) {
-        inner->covered = false;
+    if (covered) {
         ex->gate = inner->gate;
         ex->verdict = inner->verdict;
         ex->breaker = inner->breaker;

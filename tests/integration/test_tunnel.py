@@ -328,7 +328,6 @@ class GateTest(Case):
         head = connect(client, f"pay.test:{origin.port}", behind=client_hello())
         self.assertEqual(head.status, 503)
         client.read_exactly(head.content_length())
-        self.assert_self_made(client.read_response(), 400)
         client.expect_eof()
         self.assertEqual(len(origin.connections), 0)
 
@@ -679,6 +678,7 @@ class InnerHttpTest(SharedCase):
     config = {"routes": [
         {"name": "off", "match": {"hosts": ["off.test"]}, "breakers": ["off"], "router": "rtr", "mode": "off"},
         {"name": "free", "match": {"hosts": ["free.test"]}, "breakers": ["b"]},
+        {"name": "charge", "match": {"hosts": ["pay.test"], "ports": ["1024-65535"], "paths": ["/v1/*"]}, "breakers": ["off"]},
         {"name": "all", "breakers": ["b"], "router": "rtr",
          "tags": {"tier": "{tier}", "status": "{status}", "host": "{host}"}},
     ]}
@@ -692,6 +692,23 @@ class InnerHttpTest(SharedCase):
         if body:
             head.append(f"Content-Length: {len(body)}")
         return client.request("\r\n".join(head).encode() + b"\r\n\r\n" + body, method)
+
+    def test_the_verdict_on_a_connect_covers_only_requests_of_its_own_route(self):
+        origin = self.http_origin()
+        client = tunnel(self.client(), f"pay.test:{origin.port}")
+        self.assert_self_made(self.inner(client, "/v1/a", host="pay.test"), 503)
+        self.assert_relayed(self.inner(client, "/other", host="pay.test"), 200)
+        self.assertEqual(origin.hits, 1)
+
+    def test_http_behind_a_refused_connect_is_no_request_of_its_own(self):
+        origin = self.http_origin()
+        self.cp.set("b", "open")
+        self.px.wait_breaker("b", "open")
+        client = self.client().send(f"CONNECT x.test:{origin.port} HTTP/1.1\r\n\r\n"
+                                    f"GET http://free.test:{origin.port}/ HTTP/1.1\r\nHost: a\r\n\r\n".encode())
+        self.assert_self_made(client.read_response(), 503)
+        client.expect_eof()
+        self.assertEqual(origin.hits, 0)
 
     def test_requests_are_relayed_on_kept_connections_and_sampled_one_by_one(self):
         origin = self.http_origin()
