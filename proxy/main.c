@@ -29,6 +29,7 @@
 #include <errno.h>
 #include <event2/event.h>
 #include <fcntl.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -45,6 +46,7 @@ enum { /* sysexits, as far as we use them */
 };
 
 #define FINAL_FLUSH_MS       3000
+#define ADOPTION_WAIT_MS     100
 #define SECRETS_CHECK_MS     10000
 #define DESCRIPTORS_RESERVED 64 /* listeners, control, resolver, logs */
 
@@ -351,6 +353,16 @@ static void note_restart(struct runtime *rt, const struct config *next)
                   "an option has changed that only a restart can apply", "option", option, NULL);
 }
 
+/* Once a reload is counted, it is in effect; a worker that is busy for longer follows. */
+static void await_adoption(const struct proxy *p, uint64_t generation)
+{
+    int64_t until_ms = clock_mono_ms() + ADOPTION_WAIT_MS;
+    for (unsigned i = 0; i < p->worker_count; i++)
+        while (atomic_load(&p->workers[i]->adopted_generation) < generation &&
+               clock_mono_ms() < until_ms)
+            sched_yield();
+}
+
 static void reload(struct runtime *rt)
 {
     struct proxy *p = &rt->proxy;
@@ -373,6 +385,7 @@ static void reload(struct runtime *rt)
         bool connected = p->control || cfg->control.project_id;
         sync_reconfigure(p->sync, cfg, connected ? &endpoint : NULL);
         snapshot_publish(p, next);
+        await_adoption(p, next->generation);
         p->last_reload_ok = true;
         p->reloads_ok++;
         p->last_reload_wall_ms = clock_wall_ms();
