@@ -154,7 +154,7 @@ enum io_result conn_read(struct conn *c, size_t want, size_t *got)
         want = room;
     if (BUG(want == 0))
         return IO_AGAIN;
-    ssize_t n = read(c->fd, c->in->data + c->in->end, want);
+    ssize_t n = recv(c->fd, c->in->data + c->in->end, want, 0);
     if (n > 0) {
         c->in->end += (uint32_t)n;
         *got = (size_t)n;

@@ -91,12 +91,36 @@ static struct slice trim(struct slice s)
     return s;
 }
 
-/* No control byte but the tab (RFC 9110 5.5). */
+static bool is_text_byte(unsigned char c)
+{
+    return (c >= ' ' && c != 0x7f) || c == '\t';
+}
+
+#define EACH_BYTE(b) (UINT64_C(0x0101010101010101) * (b))
+
+/* Whether one of eight bytes may be below 0x20 or is 0x7f; a tab is reported as well. */
+static bool may_hold_control(uint64_t eight)
+{
+    uint64_t high = EACH_BYTE(0x80), del = eight ^ EACH_BYTE(0x7f);
+    uint64_t below = (eight - EACH_BYTE(0x20)) & ~eight & high;
+    return below || ((del - EACH_BYTE(1)) & ~del & high);
+}
+
+/* No control byte but the tab (RFC 9110 5.5).  Eight at a time: every byte of every head
+ * comes along here. */
 static bool is_text(struct slice s)
 {
-    for (size_t i = 0; i < s.len; i++) {
-        unsigned char c = (unsigned char)s.p[i];
-        if ((c < ' ' && c != '\t') || c == 0x7f)
+    size_t i = 0;
+    while (i < s.len) {
+        uint64_t eight;
+        if (s.len - i >= sizeof(eight)) {
+            memcpy(&eight, s.p + i, sizeof(eight));
+            if (!may_hold_control(eight)) {
+                i += sizeof(eight);
+                continue;
+            }
+        }
+        if (!is_text_byte((unsigned char)s.p[i++]))
             return false;
     }
     return true;
@@ -159,8 +183,10 @@ static enum http1_field_id field_id(struct slice name)
         { SLICE("transfer-encoding"), FIELD_TRANSFER_ENCODING },
         { SLICE("proxy-authorization"), FIELD_PROXY_AUTHORIZATION },
     };
+    /* Most names differ in length or in their first letter already. */
     for (size_t i = 0; i < ARRAY_LEN(known) && known[i].name.len <= name.len; i++)
-        if (slice_eq_nocase(name, known[i].name))
+        if (known[i].name.len == name.len && known[i].name.p[0] == (name.p[0] | 0x20) &&
+            slice_eq_nocase(name, known[i].name))
             return known[i].id;
     return FIELD_OTHER;
 }
@@ -264,15 +290,25 @@ static const http_parser_settings field_settings = {
     .on_headers_complete = on_complete,
 };
 
+/* http-parser behind a start line of our own making, so that any method, and any status line
+ * that we took, may stand there: [true] of a request. */
+static http_parser behind_start_line[2];
+
 /* limits.header_bytes alone bounds a head: http-parser's own 80 KiB would refuse some that
  * are within it.  The limit is one for the process, so it is set before any thread runs. */
-__attribute__((constructor)) static void lift_parser_limit(void)
+__attribute__((constructor)) static void prepare_parsers(void)
 {
+    static const char *const lines[2] = { "HTTP/1.1 200 OK\r\n", "POST / HTTP/1.1\r\n" };
     http_parser_set_max_header_size(UINT32_MAX);
+    for (int request = 0; request < 2; request++) {
+        http_parser *p = &behind_start_line[request];
+        http_parser_init(p, request ? HTTP_REQUEST : HTTP_RESPONSE);
+        /* Both lengths and chunked: decided below, by the direction of the message. */
+        p->allow_chunked_length = 1;
+        http_parser_execute(p, &field_settings, lines[request], strlen(lines[request]));
+    }
 }
 
-/* Feeds the field lines behind a start line of our own making, so that any method, and any
- * status line that we took, may stand there. */
 static enum http1_error read_fields(struct http1_head *h, const char *fields, const char *end,
                                     size_t max_fields, bool request)
 {
@@ -281,17 +317,8 @@ static enum http1_error read_fields(struct http1_head *h, const char *fields, co
                                   max_fields < HTTP1_FIELDS_MAX ? max_fields : HTTP1_FIELDS_MAX,
                               .end = end,
                               .next = fields };
-    http_parser parser;
-    http_parser_init(&parser, request ? HTTP_REQUEST : HTTP_RESPONSE);
+    http_parser parser = behind_start_line[request];
     parser.data = &r;
-    /* Both lengths and chunked: decided below, by the direction of the message. */
-    parser.allow_chunked_length = 1;
-    static const char request_line[] = "POST / HTTP/1.1\r\n";
-    static const char status_line[] = "HTTP/1.1 200 OK\r\n";
-    const char *start = request ? request_line : status_line;
-    size_t start_len = request ? sizeof(request_line) - 1 : sizeof(status_line) - 1;
-    http_parser_execute(&parser, &field_settings, start, start_len);
-
     h->field_count = 0;
     size_t len = (size_t)(end - fields);
     size_t used = http_parser_execute(&parser, &field_settings, fields, len);

@@ -423,6 +423,8 @@ static bool parse_target(struct exchange *ex, const struct http1_head *h, struct
             bad_request(ex, err == TARGET_HTTPS ? 501 : 400, target_error_text(err));
             return false;
         }
+        if (h->host && slice_eq(h->host->value, a->raw))
+            return true; /* read a moment ago */
     }
     if (h->host && authority_parse(&host, h->host->value, 80)) {
         bad_request(ex, 400, http1_error_text(HTTP1_BAD_HOST));

@@ -136,9 +136,10 @@ size_t rewrite_response(const struct http1_head *h, const struct rewrite_respons
                         size_t cap)
 {
     struct writer w = { out, out + cap };
-    char line[24];
-    int n = snprintf(line, sizeof(line), "HTTP/1.1 %03u ", h->status);
-    put(&w, line, (size_t)n);
+    const char digits[] = { (char)('0' + h->status / 100 % 10), (char)('0' + h->status / 10 % 10),
+                            (char)('0' + h->status % 10), ' ' };
+    PUT(&w, "HTTP/1.1 ");
+    put(&w, digits, sizeof(digits));
     put_slice(&w, h->reason);
     PUT(&w, "\r\n");
     for (size_t i = 0; i < h->field_count; i++) {

@@ -352,6 +352,22 @@ static void each_byte_is_legal_in_names_and_values_exactly_where_it_should_be(vo
     assert_false(http1_is_token(SLICE("")));
 }
 
+static void a_reason_phrase_is_checked_at_each_of_its_bytes(void **state)
+{
+    (void)state;
+    static const char start[] = "HTTP/1.1 200 ";
+    for (size_t at = 0; at < 20; at++) {
+        for (unsigned c = 0; c < 256; c++) {
+            char text[] = "HTTP/1.1 200 abcdefghij\tl\xe9nopqrst\r\n\r\n";
+            text[sizeof(start) - 1 + at] = (char)c;
+            bool want = c == '\t' || (c >= 0x20 && c != 0x7f);
+            bool got = parse_response((struct slice){ text, sizeof(text) - 1 }, false) == HTTP1_OK;
+            if (got != want)
+                fail_msg("byte %#04x at %zu: %s", c, at, got ? "taken" : "refused");
+        }
+    }
+}
+
 static void lines_names_and_ids_are_as_received(void **state)
 {
     (void)state;
@@ -1154,6 +1170,7 @@ int main(void)
         cmocka_unit_test(field_lines_have_one_reading_or_are_refused),
         cmocka_unit_test(bare_line_ends_inside_a_value_are_refused),
         cmocka_unit_test(each_byte_is_legal_in_names_and_values_exactly_where_it_should_be),
+        cmocka_unit_test(a_reason_phrase_is_checked_at_each_of_its_bytes),
         cmocka_unit_test(lines_names_and_ids_are_as_received),
         cmocka_unit_test(every_field_that_we_look_at_is_recognised_in_any_case),
         cmocka_unit_test(content_length_is_digits_and_nothing_else),
