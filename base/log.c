@@ -4,6 +4,7 @@
 #include "base/clock.h"
 #include "base/log_ring.h"
 #include "base/log_sink.h"
+#include "base/slice.h"
 #include "base/strbuf.h"
 
 #include <errno.h>
@@ -238,6 +239,8 @@ static void push_line(enum line_kind kind, const char *line, size_t len)
 static void scrub(char *line, size_t len)
 {
     for (size_t i = 0; i < len; i++) {
+        while (len - i > 8 && !eight_hold_control(line + i))
+            i += 8;
         unsigned char c = (unsigned char)line[i];
         if (c < 0x20 || c == 0x7f)
             line[i] = '?';

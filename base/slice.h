@@ -5,6 +5,7 @@
 #define BASE_SLICE_H
 #include <stdbool.h>
 #include <stddef.h>
+#include <stdint.h>
 #include <string.h>
 #include <strings.h>
 
@@ -27,6 +28,16 @@ static inline bool slice_eq(struct slice a, struct slice b)
 static inline bool slice_eq_nocase(struct slice a, struct slice b)
 {
     return a.len == b.len && strncasecmp(a.p, b.p, a.len) == 0;
+}
+/* Whether one of the eight bytes at p is below a space, or DEL.  Exact: a borrow from one
+ * byte into the next begins at a byte that is reported anyway. */
+static inline bool eight_hold_control(const char *p)
+{
+    const uint64_t ones = UINT64_C(0x0101010101010101), tops = ones * 0x80;
+    uint64_t x;
+    memcpy(&x, p, sizeof(x));
+    uint64_t low = (x - ones * ' ') & ~x, del = x ^ (ones * 0x7f);
+    return ((low | ((del - ones) & ~del)) & tops) != 0;
 }
 
 #endif

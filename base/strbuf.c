@@ -41,8 +41,7 @@ char *strbuf_take(struct strbuf *sb)
     return data;
 }
 
-/* Room for len more bytes and the NUL; false: the bound is met, now or before. */
-static bool reserve(struct strbuf *sb, size_t len)
+static bool grow(struct strbuf *sb, size_t len)
 {
     size_t max = sb->max > 0 ? sb->max : SIZE_MAX / 2;
 
@@ -61,6 +60,15 @@ static bool reserve(struct strbuf *sb, size_t len)
     sb->data = xrealloc(sb->data, cap);
     sb->cap = cap;
     return true;
+}
+
+/* Room for len more bytes and the NUL; false: the bound is met, now or before.  Almost
+ * always there is, so that is seen without a call; the memory is never larger than max. */
+static inline bool reserve(struct strbuf *sb, size_t len)
+{
+    bool there_is = !sb->failed && len < sb->cap - sb->len;
+
+    return there_is || grow(sb, len);
 }
 
 void strbuf_add(struct strbuf *sb, const void *data, size_t len)
@@ -97,16 +105,21 @@ void strbuf_addf(struct strbuf *sb, const char *fmt, ...)
 
 void strbuf_addv(struct strbuf *sb, const char *fmt, va_list ap)
 {
+    if (!reserve(sb, 0))
+        return;
     va_list again;
     va_copy(again, ap);
-    int n = vsnprintf(NULL, 0, fmt, ap);
+    size_t room = sb->cap - sb->len;
+    int n = vsnprintf(sb->data + sb->len, room, fmt, ap);
 
-    if (BUG(n < 0))
+    if (BUG(n < 0)) {
         sb->failed = true;
-    else if (reserve(sb, (size_t)n)) {
-        vsnprintf(sb->data + sb->len, (size_t)n + 1, fmt, again);
+    } else if (reserve(sb, (size_t)n)) {
+        if ((size_t)n >= room)
+            vsnprintf(sb->data + sb->len, (size_t)n + 1, fmt, again);
         sb->len += (size_t)n;
     }
+    sb->data[sb->len] = '\0'; /* nothing of what did not fit */
     va_end(again);
 }
 
@@ -203,6 +216,12 @@ static size_t plain_prefix(const char *s, size_t len)
 
     while (len - n >= 8 && eight_are_plain(s + n))
         n += 8;
+    if (len - n < 8) {
+        char rest[8] = "        ";
+        memcpy(rest, s + n, len - n);
+        if (eight_are_plain(rest))
+            return len;
+    }
     while (n < len && is_plain(s[n]))
         n++;
     return n;
@@ -231,9 +250,14 @@ void strbuf_json_string(struct strbuf *sb, const char *s, size_t len)
 
     if (!reserve(sb, len + 2))
         return;
-    strbuf_addc(sb, '"');
+    sb->data[sb->len++] = '"';
     while (i < len) {
         size_t n = plain_prefix(s + i, len - i);
+        if (n == len) { /* nearly every string, and its room is there */
+            memcpy(sb->data + sb->len, s, len);
+            sb->len += len;
+            break;
+        }
         strbuf_add(sb, s + i, n);
         i += n;
         if (i == len)
@@ -257,6 +281,26 @@ static void add_signed(struct strbuf *sb, int64_t n)
     strbuf_addu(sb, n < 0 ? -(uint64_t)n : (uint64_t)n);
 }
 
+/* Milliseconds mostly have up to three decimals; those are exact without printf's cost. */
+static bool add_thousandths(struct strbuf *sb, double n)
+{
+    double thousandths = nearbyint(n * 1000);
+
+    if (!(n >= 0 && n < 1e12) || thousandths / 1000 != n)
+        return false;
+    uint64_t t = (uint64_t)thousandths;
+    unsigned rest = (unsigned)(t % 1000);
+    const char digits[] = { '.', (char)('0' + rest / 100), (char)('0' + rest / 10 % 10),
+                            (char)('0' + rest % 10) };
+    size_t len = sizeof(digits);
+    while (digits[len - 1] == '0')
+        len--;
+    strbuf_addu(sb, t / 1000);
+    if (rest != 0)
+        strbuf_add(sb, digits, len);
+    return true;
+}
+
 void strbuf_json_number(struct strbuf *sb, double n)
 {
     char text[32];
@@ -269,6 +313,8 @@ void strbuf_json_number(struct strbuf *sb, double n)
         add_signed(sb, (int64_t)n);
         return;
     }
+    if (add_thousandths(sb, n))
+        return;
     for (int digits = 15; digits <= 17; digits++) {
         snprintf(text, sizeof(text), "%.*g", digits, n);
         if (strtod(text, NULL) == n)

@@ -96,29 +96,15 @@ static bool is_text_byte(unsigned char c)
     return (c >= ' ' && c != 0x7f) || c == '\t';
 }
 
-#define EACH_BYTE(b) (UINT64_C(0x0101010101010101) * (b))
-
-/* Whether one of eight bytes may be below 0x20 or is 0x7f; a tab is reported as well. */
-static bool may_hold_control(uint64_t eight)
-{
-    uint64_t high = EACH_BYTE(0x80), del = eight ^ EACH_BYTE(0x7f);
-    uint64_t below = (eight - EACH_BYTE(0x20)) & ~eight & high;
-    return below || ((del - EACH_BYTE(1)) & ~del & high);
-}
-
 /* No control byte but the tab (RFC 9110 5.5).  Eight at a time: every byte of every head
  * comes along here. */
 static bool is_text(struct slice s)
 {
     size_t i = 0;
     while (i < s.len) {
-        uint64_t eight;
-        if (s.len - i >= sizeof(eight)) {
-            memcpy(&eight, s.p + i, sizeof(eight));
-            if (!may_hold_control(eight)) {
-                i += sizeof(eight);
-                continue;
-            }
+        if (s.len - i >= 8 && !eight_hold_control(s.p + i)) {
+            i += 8;
+            continue;
         }
         if (!is_text_byte((unsigned char)s.p[i++]))
             return false;

@@ -55,10 +55,18 @@ size_t reply_safe_name(const char *name, size_t len, char out[65])
 static void add_sf_string(struct strbuf *out, const char *s)
 {
     strbuf_addc(out, '"');
-    for (; *s; s++) {
+    while (*s) {
+        size_t plain = 0;
+        while (s[plain] >= 0x20 && s[plain] <= 0x7e && s[plain] != '"' && s[plain] != '\\')
+            plain++;
+        strbuf_add(out, s, plain);
+        s += plain;
+        if (!*s)
+            break;
         if (*s == '"' || *s == '\\')
             strbuf_addc(out, '\\');
         strbuf_addc(out, *s >= 0x20 && *s <= 0x7e ? *s : '_');
+        s++;
     }
     strbuf_addc(out, '"');
 }
@@ -83,6 +91,13 @@ static void add_body(const struct reply *r, const char *name, const char *title,
     strbuf_addc(body, '\n');
 }
 
+static void add_field(struct strbuf *out, const char *name_colon, const char *value)
+{
+    strbuf_adds(out, name_colon);
+    strbuf_adds(out, value);
+    strbuf_adds(out, "\r\n");
+}
+
 void reply_write(const struct reply *r, struct strbuf *out)
 {
     char name[65] = "", title[96];
@@ -104,21 +119,29 @@ void reply_write(const struct reply *r, struct strbuf *out)
         body_len = problem.len;
         type = "application/problem+json";
     }
-    strbuf_addf(out, "HTTP/1.1 %d %s\r\nProxy-Status: tripswitch-proxy", r->status, reason);
+    strbuf_adds(out, "HTTP/1.1 ");
+    strbuf_addu(out, (uint64_t)r->status);
+    strbuf_addc(out, ' ');
+    strbuf_adds(out, reason);
+    strbuf_adds(out, "\r\nProxy-Status: tripswitch-proxy");
     if (r->error != PERR_NONE) {
-        strbuf_addf(out, "; error=%s; details=", proxy_error_name(r->error));
+        strbuf_adds(out, "; error=");
+        strbuf_adds(out, proxy_error_name(r->error));
+        strbuf_adds(out, "; details=");
         add_sf_string(out, r->detail);
     }
     strbuf_adds(out, "\r\n");
-    if (r->breaker)
-        strbuf_addf(out,
-                    "X-Tripswitch-Breaker: %s\r\nX-Tripswitch-State: %s\r\n"
-                    "X-Tripswitch-Decision: %s\r\n",
-                    name, r->breaker_state, r->decision);
+    if (r->breaker) {
+        add_field(out, "X-Tripswitch-Breaker: ", name);
+        add_field(out, "X-Tripswitch-State: ", r->breaker_state);
+        add_field(out, "X-Tripswitch-Decision: ", r->decision);
+    }
     if (r->retry_after_ms != OFF)
         strbuf_addf(out, "Retry-After: %lld\r\n", (long long)((r->retry_after_ms + 999) / 1000));
-    strbuf_addf(out, "Content-Type: %s\r\nContent-Length: %zu\r\nCache-Control: no-store\r\n", type,
-                body_len);
+    add_field(out, "Content-Type: ", type);
+    strbuf_adds(out, "Content-Length: ");
+    strbuf_addu(out, body_len);
+    strbuf_adds(out, "\r\nCache-Control: no-store\r\n");
     if (r->close)
         strbuf_adds(out, "Connection: close\r\n");
     strbuf_adds(out, "\r\n");

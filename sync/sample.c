@@ -124,28 +124,6 @@ bool sample_begin(struct sample_writer *w, const struct attempt_record *rec, con
     return true;
 }
 
-/* Most values are milliseconds with up to three decimals; those are exact without
- * printf's cost. */
-static void add_number(struct strbuf *sb, double n)
-{
-    double thousandths = nearbyint(n * 1000);
-    if (!(n >= 0 && n < 1e12) || thousandths / 1000 != n) {
-        strbuf_json_number(sb, n);
-        return;
-    }
-    uint64_t t = (uint64_t)thousandths;
-    strbuf_addu(sb, t / 1000);
-    unsigned rest = (unsigned)(t % 1000);
-    if (rest == 0)
-        return;
-    const char digits[] = { '.', (char)('0' + rest / 100), (char)('0' + rest / 10 % 10),
-                            (char)('0' + rest % 10) };
-    size_t len = sizeof(digits);
-    while (digits[len - 1] == '0')
-        len--;
-    strbuf_add(sb, digits, len);
-}
-
 enum sample_result sample_metric(struct sample_writer *w, size_t i)
 {
     const struct attempt_record *rec = w->rec;
@@ -158,7 +136,7 @@ enum sample_result sample_metric(struct sample_writer *w, size_t i)
     strbuf_adds(&w->text, ",\"ts_ms\":");
     strbuf_addu(&w->text, rec->ts_ms > 0 ? (uint64_t)rec->ts_ms : 0);
     strbuf_adds(&w->text, ",\"value\":");
-    add_number(&w->text, rec->values[i]);
+    strbuf_json_number(&w->text, rec->values[i]);
     strbuf_add(&w->text, strbuf_str(&w->tail), w->tail.len);
     if (!strbuf_ok(&w->router) || !strbuf_ok(&w->tail) || !strbuf_ok(&w->scratch) ||
         !strbuf_ok(&w->text))
