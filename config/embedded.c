@@ -177,6 +177,57 @@ static void read_routers(struct loader *l, const cJSON *array, const struct map 
     map_free(ids);
 }
 
+/* -- breakers that no sample can reach --------------------------------------------------- */
+
+static bool has_host(const char *name)
+{
+    return strstr(name, "{host}") != NULL;
+}
+
+static void add_fed(struct map *fed, const struct string_list *breakers, const char *router)
+{
+    for (size_t i = 0; router && i < breakers->count; i++) {
+        const char *name = breakers->items[i];
+        if (has_host(router) || !has_host(name)) /* a sample tells its host by its router only */
+            map_put(fed, name, strlen(name), fed);
+    }
+}
+
+static void warn_unfed(struct loader *l, const struct route *r, const struct map *fed,
+                       const cJSON *node)
+{
+    for (size_t i = 0; i < r->breakers.count; i++) {
+        const char *name = r->breakers.items[i];
+        if (map_get(fed, name, strlen(name)))
+            continue;
+        if (r->router)
+            report_warning(&l->report, at_child(node, "router"),
+                           "no sample can reach breaker \"%s\", because the router does not hold "
+                           "{host}; write for example \"%s-{host}\"",
+                           name, r->router);
+        else
+            report_warning(&l->report, at_child(node, "breakers"),
+                           "no sample can reach breaker \"%s\", so it cannot trip: this route "
+                           "has no router",
+                           name);
+    }
+}
+
+static void warn_all_unfed(struct loader *l, const cJSON *routes)
+{
+    const struct config *cfg = &l->loaded->config;
+    struct map *fed = map_new();
+    const cJSON *node = routes ? routes->child : NULL;
+
+    for (size_t i = 0; i < cfg->route_count; i++)
+        add_fed(fed, &cfg->routes[i].breakers, cfg->routes[i].router);
+    for (size_t i = 0; i < cfg->embedded.router_count; i++)
+        add_fed(fed, &cfg->embedded.routers[i].breakers, cfg->embedded.routers[i].id);
+    for (size_t i = 0; i < cfg->route_count && node; i++, node = node->next)
+        warn_unfed(l, &cfg->routes[i], fed, node);
+    map_free(fed);
+}
+
 void embedded_apply(struct loader *l, const cJSON *root)
 {
     const cJSON *section = child_of(root, "embedded");
@@ -188,4 +239,6 @@ void embedded_apply(struct loader *l, const cJSON *root)
     add_route_breakers(l, breakers);
     read_routers(l, child_of(section, "routers"), breakers);
     map_free(breakers);
+    if (l->loaded->config.control.embedded)
+        warn_all_unfed(l, child_of(root, "routes"));
 }

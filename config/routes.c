@@ -122,24 +122,6 @@ static void check_headers(struct loader *l, const struct route *r, const cJSON *
                              h->items[i].name);
 }
 
-/* The embedded control plane learns the host of a sample from its router's name only. */
-static void warn_unfed(struct loader *l, const struct route *r, const cJSON *node)
-{
-    if (!l->loaded->config.control.embedded || !r->breakers.count)
-        return;
-    if (!r->router) {
-        report_warning(&l->report, at_child(node, "breakers"),
-                       "this route has no router, so its breakers see no samples and cannot trip");
-        return;
-    }
-    for (size_t i = 0; i < r->breakers.count; i++)
-        if (strstr(r->breakers.items[i], "{host}") && !strstr(r->router, "{host}"))
-            report_warning(&l->report, at_child(node, "router"),
-                           "no sample can reach breaker \"%s\", because the router does not hold "
-                           "{host}; write for example \"%s-{host}\"",
-                           r->breakers.items[i], r->router);
-}
-
 static void check_route(struct loader *l, const struct route *r, const cJSON *node)
 {
     if (r->tags.count > MAX_TAGS)
@@ -150,7 +132,6 @@ static void check_route(struct loader *l, const struct route *r, const cJSON *no
     check_duplicates(l, &r->breakers, at_child(node, "breakers"), "breaker");
     warn_tunnels(l, r, node);
     warn_methods(l, r, node);
-    warn_unfed(l, r, node);
 }
 
 static bool matches_everything(const struct match *m)

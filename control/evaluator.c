@@ -102,11 +102,6 @@ static bool is_unhealthy(const struct evaluator_rule *rule, double aggregate)
     return false;
 }
 
-bool evaluator_is_hopeless(const struct evaluator_rule *rule)
-{
-    return is_unhealthy(rule, 0.0);
-}
-
 static struct evaluator_reading read_rate(const struct evaluator *e, uint64_t count,
                                           uint64_t failed)
 {

@@ -77,9 +77,6 @@ struct evaluator_reading evaluator_read(const struct evaluator *e, int64_t now_m
 /* Over everything since the restart, whatever its age. */
 struct evaluator_reading evaluator_read_all(const struct evaluator *e);
 
-/* Does an upstream without a single failure already meet the rule? */
-bool evaluator_is_hopeless(const struct evaluator_rule *rule);
-
 /* The rule with the numbers in it: "5 consecutive failures >= 5". */
 #define EVALUATOR_TEXT_SIZE 96
 void evaluator_describe(const struct evaluator_rule *rule, const struct evaluator_reading *r,

@@ -660,23 +660,9 @@ void server_free(struct server *srv)
     free(srv);
 }
 
-static void log_warnings(const struct strbuf *warnings)
-{
-    char *text = xstrdup(strbuf_str(warnings));
-    char *save = NULL;
-
-    for (char *line = strtok_r(text, "\n", &save); line; line = strtok_r(NULL, "\n", &save))
-        log_event(LOG_WARNING, "control", "breaker.misconfigured", line, NULL);
-    free(text);
-}
-
 void server_configure(struct server *srv, const struct config *cfg)
 {
-    struct strbuf warnings = STRBUF_INIT;
-
-    store_configure(srv->store, cfg, now_both(), &warnings);
-    log_warnings(&warnings);
-    strbuf_free(&warnings);
+    store_configure(srv->store, cfg, now_both());
     settle(srv);
 }
 

@@ -18,7 +18,6 @@ struct breaker {
     char *metric;
     struct machine machine;
     int64_t updated_wall_ms;
-    bool fed;       /* linked to a router, or to those that hosts will bring */
     uint64_t epoch; /* of the last store_configure that wanted it */
 };
 
@@ -260,7 +259,6 @@ static struct breaker *want_breaker(struct store *s, const char *name, const cha
         news = machine_set_rule(&b->machine, &rule, now.mono_ms);
     else
         b = make_breaker(s, name, &rule, now);
-    b->fed = false;
     b->epoch = s->epoch;
     free(b->metric);
     b->metric = xstrdup(metric_of(s, def, tmpl));
@@ -293,7 +291,6 @@ static struct router *want_router(struct store *s, const char *id, const char *n
 
 static void link_up(struct router *r, struct breaker *b)
 {
-    b->fed = true;
     for (size_t i = 0; i < r->link_count; i++) {
         if (r->links[i] == b)
             return;
@@ -524,7 +521,6 @@ static void configure_router(struct store *s, const char *router, const char *na
     for (size_t i = 0; i < w.count; i++) {
         struct breaker *b = want_breaker(s, w.items[i].name, w.items[i].tmpl, now);
 
-        b->fed = true;
         if (r)
             link_up(r, b);
     }
@@ -541,45 +537,6 @@ static void configure_routers(struct store *s, struct store_now now)
         if (route->router)
             configure_router(s, route->router, route->name, now);
     }
-}
-
-/* A breaker that no sample can reach protects nothing: the operator should know. */
-static void warn_of_unfed(const struct store *s, const struct route *route, struct strbuf *warnings)
-{
-    bool per_host = route->router && template_has_host(route->router);
-
-    for (size_t i = 0; i < route->breakers.count; i++) {
-        const char *name = route->breakers.items[i];
-        const struct breaker *b = by_name(s->breakers_by_name, name);
-
-        if (template_has_host(name) ? !per_host : b && !b->fed)
-            strbuf_addf(warnings,
-                        "route %s: no sample can reach breaker %s: the route's router %s\n",
-                        route->name, name, route->router ? "does not hold {host}" : "is missing");
-    }
-}
-
-static void warn_of_hopeless(const struct breaker_def *def, struct strbuf *warnings)
-{
-    const struct machine_rule rule = rule_of(def);
-
-    if (evaluator_is_hopeless(&rule.metric))
-        strbuf_addf(
-            warnings,
-            "breaker %s: its rule is met even without a failure, so it opens on success and "
-            "cannot recover\n",
-            def->name ? def->name : "auto_breaker");
-}
-
-static void warn(const struct store *s, struct strbuf *warnings)
-{
-    const struct route *route;
-
-    warn_of_hopeless(&s->cfg->embedded.auto_breaker, warnings);
-    for (size_t i = 0; i < s->cfg->embedded.breaker_count; i++)
-        warn_of_hopeless(&s->cfg->embedded.breakers[i], warnings);
-    for (size_t i = 0; (route = route_at(s->cfg, i)) != NULL; i++)
-        warn_of_unfed(s, route, warnings);
 }
 
 /* Routers that samples made: make them again by the new templates. */
@@ -710,8 +667,7 @@ static size_t max_size(size_t a, size_t b)
     return a > b ? a : b;
 }
 
-void store_configure(struct store *s, const struct config *cfg, struct store_now now,
-                     struct strbuf *warnings)
+void store_configure(struct store *s, const struct config *cfg, struct store_now now)
 {
     s->cfg = cfg;
     s->epoch++;
@@ -721,7 +677,6 @@ void store_configure(struct store *s, const struct config *cfg, struct store_now
     configure_breakers(s, now);
     configure_routers(s, now);
     configure_hosts(s, now);
-    warn(s, warnings);
     sweep_routers(s);
     sweep_gone(s);
     sweep_breakers(s, now);

@@ -25,7 +25,6 @@
 #include <stdint.h>
 
 struct config;
-struct strbuf;
 struct store; /* opaque */
 
 /* Templated names longer than this are not made into breakers; the sample is ignored. */
@@ -61,10 +60,9 @@ void store_free(struct store *s); /* NULL is fine */
  * Borrows cfg until the next call or store_free.  Breakers whose name stays keep their
  * state; one that goes while it is not closed is told to be closed, reason "removed".
  * Routers that went are remembered until the next call: samples for them may
- * still be under way, and are ignored.  What can never work goes to warnings, a line each.
+ * still be under way, and are ignored.
  */
-void store_configure(struct store *s, const struct config *cfg, struct store_now now,
-                     struct strbuf *warnings);
+void store_configure(struct store *s, const struct config *cfg, struct store_now now);
 
 /* Would store_sample know this router, or make it? */
 bool store_knows_router(const struct store *s, const char *router_id);

@@ -173,6 +173,21 @@ class ZeroConfigurationTest(EmbeddedCase):
         proxy.wait_balance()
 
 
+class MistakeTest(EmbeddedCase):
+    def test_a_breaker_that_cannot_work_is_warned_about_once_at_start_and_once_at_a_reload(self):
+        mistakes = ("no sample can reach breaker", "opens on success and cannot recover")
+        proxy = self.start({"routes": [{"breakers": ["lost"]}],
+                            "embedded": {"breakers": [{"name": "hopeless", "kind": "error_rate", "threshold": 0}]}}, warnings=mistakes)
+
+        def counts():
+            return [sum(m in line for line in proxy.stderr().splitlines()) for m in mistakes]
+
+        self.assert_relayed(self.get(self.http_origin().url + "/"), 200, b"ok")
+        self.assertEqual(counts(), [1, 1])
+        proxy.reload()
+        wait_until(lambda: counts() == [2, 2], 5, lambda: f"one more each: {counts()}")
+
+
 class ManyHostsTest(EmbeddedCase):
     heavy = True
 

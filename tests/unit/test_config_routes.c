@@ -226,9 +226,9 @@ static void what_looks_wrong_is_warned_about(void **state)
         const char *warnings;
     } cases[] = {
         { "{\"routes\": [{\"breakers\": [\"a\"], \"router\": \"r\"}]}", "" },
-        { "{\"routes\": [{\"breakers\": [\"a\"]}]}",
-          "FILE:1:26: /routes/0/breakers: this route has no router, so its breakers see no "
-          "samples and cannot trip\n" },
+        { "{\"routes\": [{\"breakers\": [\"a\"]}]}", "FILE:1:26: /routes/0/breakers: no sample can "
+                                                     "reach breaker \"a\", so it cannot trip: this "
+                                                     "route has no router\n" },
         { "{\"routes\": [{\"match\": {\"hosts\": [\"a\", \"A.\"]}}]}",
           "FILE:1:33: /routes/0/match/hosts: host \"a\" is listed twice\n" },
         { "{\"routes\": [{\"match\": {\"paths\": [\"/a\"]}}]}",
@@ -251,6 +251,21 @@ static void what_looks_wrong_is_warned_about(void **state)
         { "{\"bypass\": [\"a\", \"b\"], \"routes\": [{\"name\": \"r\", \"match\": {\"hosts\": "
           "[\"b\"]}}]}",
           "FILE:1:12: /bypass: \"b\" is not bypassed, because route \"r\" names it\n" },
+        { "{\"routes\": [{\"breakers\": [\"a-{host}\"], \"router\": \"r\"}]}",
+          "FILE:1:50: /routes/0/router: no sample can reach breaker \"a-{host}\", because the "
+          "router does not hold {host}; write for example \"r-{host}\"\n" },
+        { "{\"routes\": [{\"breakers\": [\"a\"]}, {\"match\": {\"hosts\": [\"b\"]}, "
+          "\"breakers\": [\"a\"], \"router\": \"r\"}]}",
+          "FILE:1:34: /routes/1: no request gets here: route \"route-0\" before it matches every "
+          "one\n" },
+        { "{\"routes\": [{\"breakers\": [\"a\", \"b-{host}\"]}], \"embedded\": {\"routers\": "
+          "[{\"id\": "
+          "\"{host}\", \"breakers\": [\"a\", \"b-{host}\"]}]}}",
+          "" },
+        { "{\"routes\": [{\"breakers\": [\"a-{host}\"]}], \"embedded\": {\"routers\": [{\"id\": "
+          "\"r\", \"breakers\": [\"a-{host}\"]}]}}",
+          "FILE:1:26: /routes/0/breakers: no sample can reach breaker \"a-{host}\", so it cannot "
+          "trip: this route has no router\n" },
         { "{\"allow_clients\": []}",
           "FILE:1:19: /allow_clients: nobody can use the explicit listeners\n" },
     };

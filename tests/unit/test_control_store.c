@@ -26,7 +26,6 @@ struct fixture {
     char *listed[2];
     struct store *store;
     struct strbuf told;
-    struct strbuf warnings;
     int64_t now_ms;
 };
 
@@ -49,8 +48,7 @@ static struct store_now at(const struct fixture *f)
 static void configure(struct fixture *f)
 {
     strbuf_clear(&f->told);
-    strbuf_clear(&f->warnings);
-    store_configure(f->store, &f->cfg, at(f), &f->warnings);
+    store_configure(f->store, &f->cfg, at(f));
 }
 
 static struct breaker_def run_def(void)
@@ -89,7 +87,6 @@ static int teardown(void **state)
 
     store_free(f->store);
     strbuf_free(&f->told);
-    strbuf_free(&f->warnings);
     free(f);
     return 0;
 }
@@ -713,39 +710,6 @@ static void a_router_that_went_is_remembered_for_one_configuration(void **state)
     expect_told(f, "a:closed>open(unhealthy) ");
 }
 
-static void breakers_that_no_sample_can_reach_are_warned_about(void **state)
-{
-    struct fixture *f = *state;
-
-    add_route(f, "r1", "fed", "{host}-lost");
-    add_route(f, NULL, "fed", "unfed");
-    add_route(f, "{host}", "shared", "{host}");
-    configure(f);
-    assert_string_equal(
-        strbuf_str(&f->warnings),
-        "route route: no sample can reach breaker {host}-lost: the route's router does not hold "
-        "{host}\n"
-        "route route: no sample can reach breaker unfed: the route's router is missing\n");
-}
-
-static void rules_that_a_healthy_upstream_meets_are_warned_about(void **state)
-{
-    struct fixture *f = *state;
-
-    f->defs[0] = run_def();
-    f->defs[0].name = "a";
-    f->defs[0].kind = "error_rate";
-    f->defs[0].threshold = 0;
-    f->cfg.embedded.breaker_count = 1;
-    configure(f);
-    assert_string_equal(strbuf_str(&f->warnings),
-                        "breaker a: its rule is met even without a failure, so it opens on success "
-                        "and cannot recover\n");
-    f->defs[0].op = "gt";
-    configure(f);
-    assert_string_equal(strbuf_str(&f->warnings), "");
-}
-
 int main(void)
 {
 #define WITH_STORE(test) cmocka_unit_test_setup_teardown(test, setup, teardown)
@@ -776,8 +740,6 @@ int main(void)
         WITH_STORE(a_host_that_comes_back_is_no_longer_gone),
         WITH_STORE(of_many_names_that_went_the_latest_are_remembered),
         WITH_STORE(a_router_that_went_is_remembered_for_one_configuration),
-        WITH_STORE(breakers_that_no_sample_can_reach_are_warned_about),
-        WITH_STORE(rules_that_a_healthy_upstream_meets_are_warned_about),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
