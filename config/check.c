@@ -9,6 +9,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #define STRING_MAX          4096
@@ -435,6 +436,17 @@ int check_project_id(struct arena *a, char **text, struct strbuf *why)
     for (const char *p = *text; *p; p++)
         if (!isalnum((unsigned char)*p) && !strchr("-_.~", *p))
             return complain(why, "a project id has no other characters than letters, digits, -_.~");
+    return 0;
+}
+
+int check_file_to_write(struct arena *a, char **text, struct strbuf *why)
+{
+    struct stat st;
+
+    if (check_plain(a, text, why))
+        return -1;
+    if ((*text)[strlen(*text) - 1] == '/' || (stat(*text, &st) == 0 && S_ISDIR(st.st_mode)))
+        return refuse(why, *text, "is a directory; name a file in it");
     return 0;
 }
 

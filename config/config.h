@@ -285,6 +285,7 @@ struct config {
         size_t breaker_count;
         struct router_def *routers;
         size_t router_count;
+        char *state_file; /* NULL: breakers start closed */
     } embedded;
     char *hash; /* 16 hex digits over the effective values without secrets, for logs and /status */
     char *file; /* path as given, or NULL */

@@ -74,6 +74,9 @@ static void finish_control(struct loader *l)
                        "embedded one");
     if (!cfg->control.url && !project)
         cfg->control.embedded = true;
+    if (!cfg->control.embedded && cfg->embedded.state_file)
+        report_warning(&l->report, origin_of(l, "embedded.state_file")->at,
+                       "this is not used, because the control plane is not the embedded one");
     if (cfg->control.embedded)
         forget_project(cfg);
     else if (!is_bad(l, "control.url") && !is_bad(l, "control.project_id"))

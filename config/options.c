@@ -203,8 +203,8 @@ static const struct config_option global_rows[] = {
       .help = "Breakers of the embedded control plane." },
     { "embedded.routers", TYPE_OBJECTS, .offset = NOWHERE,
       .help = "Routers of the embedded control plane." },
-    { "embedded.state_file", TYPE_STRING, OPTION_NULL, .offset = NOWHERE, .check = check_plain,
-      .help = "Where breaker state outlives a restart." },
+    { "embedded.state_file", TYPE_STRING, OPTION_NULL, .offset = GLOBAL(embedded.state_file),
+      .check = check_file_to_write, .help = "Where breaker state outlives a restart." },
 };
 
 static const struct config_option route_rows[] = {
@@ -368,9 +368,14 @@ bool option_is_list(const struct config_option *o)
     return o->type >= TYPE_STRINGS && o->type <= TYPE_OUTCOMES;
 }
 
+bool option_is_embedded(const struct config_option *o)
+{
+    return strncmp(o->name, "embedded.", 9) == 0;
+}
+
 bool option_is_text(const struct config_option *o)
 {
-    return o->type < TYPE_MAP && strncmp(o->name, "embedded.", 9) != 0;
+    return o->type < TYPE_MAP && !option_is_embedded(o);
 }
 
 void option_flag_name(const struct config_option *o, struct strbuf *out)

@@ -71,6 +71,7 @@ extern const struct option_table router_options;  /* struct router_def */
 
 const struct config_option *option_find(const struct option_table *t, const char *name);
 bool option_is_list(const struct config_option *o);
+bool option_is_embedded(const struct config_option *o);
 bool option_is_text(const struct config_option *o); /* can be a flag or variable */
 void option_flag_name(const struct config_option *o, struct strbuf *out);
 void option_env_name(const struct config_option *o, struct strbuf *out);

@@ -56,8 +56,9 @@ int check_control_url(struct arena *a, char **text,
                       struct strbuf *why); /* strips trailing slashes */
 int check_proxy_url(struct arena *a, char **text, struct strbuf *why);
 int check_project_id(struct arena *a, char **text, struct strbuf *why);
-int check_dns_server(struct arena *a, char **text, struct strbuf *why); /* adds ":53" */
-int check_readable(struct arena *a, char **text, struct strbuf *why);   /* a file we may read */
+int check_dns_server(struct arena *a, char **text, struct strbuf *why);    /* adds ":53" */
+int check_readable(struct arena *a, char **text, struct strbuf *why);      /* a file we may read */
+int check_file_to_write(struct arena *a, char **text, struct strbuf *why); /* by name only */
 int check_via(struct arena *a, char **text, struct strbuf *why);
 
 /* Host part of an http(s) URL, without brackets; NULL if there is none. */

@@ -250,8 +250,8 @@ void option_write_all(const struct option_table *t, const void *base, struct jso
 
     for (size_t i = 0; i < t->count; i++) {
         const struct config_option *o = &t->rows[i];
-        if (o->offset == NOWHERE || is_absent(o, base))
-            continue;
+        if (o->offset == NOWHERE || option_is_embedded(o) || is_absent(o, base))
+            continue; /* write_embedded has its own */
         size_t shared = shared_sections(previous, o->name);
         for (unsigned open = count_dots(previous + shared); open > 0; open--)
             json_close(j);
@@ -298,6 +298,7 @@ static void write_embedded(struct json *j, const struct config *cfg)
         json_close(j);
     }
     json_close(j);
+    json_str(j, "state_file", cfg->embedded.state_file);
     json_close(j);
 }
 

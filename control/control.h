@@ -16,7 +16,8 @@ struct strbuf;
 
 /* -1: errors says why.  Borrows cfg until control_reconfigure or control_stop. */
 int control_start(struct control **out, const struct config *cfg, struct strbuf *errors);
-void control_stop(struct control *c); /* joins the thread, frees; NULL is fine */
+/* Joins the thread, writes embedded.state_file, frees; NULL is fine. */
+void control_stop(struct control *c);
 
 /* Breakers and routers of the new file; those that stay keep their state.  Returns when the
  * thread has taken it over: the former cfg is no longer borrowed. */
@@ -35,10 +36,12 @@ struct control_stats {
     uint64_t auto_breakers;   /* created so far */
     uint64_t auto_refused;    /* not created: limits.auto_breakers was reached */
     uint64_t transitions;
-    uint64_t streams;     /* open now */
-    uint64_t streams_cut; /* readers that fell too far behind */
-    uint64_t strangers;   /* connections of other processes, shut out */
-    uint64_t turned_away; /* connections beyond the limit, shut out */
+    uint64_t streams;       /* open now */
+    uint64_t streams_cut;   /* readers that fell too far behind */
+    uint64_t strangers;     /* connections of other processes, shut out */
+    uint64_t turned_away;   /* connections beyond the limit, shut out */
+    uint64_t state_written; /* embedded.state_file */
+    uint64_t state_failed;  /* likewise; what was there before still is */
 };
 void control_stats(const struct control *c, struct control_stats *out);
 

@@ -33,6 +33,19 @@ const char *machine_state_name(enum machine_state s)
     return "?";
 }
 
+int machine_state_parse(const char *s, enum machine_state *out)
+{
+    static const enum machine_state all[] = { MACHINE_CLOSED, MACHINE_OPEN, MACHINE_HALF_OPEN };
+
+    for (size_t i = 0; i < ARRAY_LEN(all); i++) {
+        if (strcmp(machine_state_name(all[i]), s) == 0) {
+            *out = all[i];
+            return 0;
+        }
+    }
+    return -1;
+}
+
 const char *machine_reason_name(enum machine_reason r)
 {
     switch (r) {
@@ -48,6 +61,8 @@ const char *machine_reason_name(enum machine_reason r)
         return "no_data";
     case MACHINE_REASON_RECOVERED:
         return "recovered";
+    case MACHINE_REASON_RESUMED:
+        return "resumed";
     }
     return "?";
 }
@@ -115,6 +130,22 @@ void machine_init(struct machine *m, const struct machine_rule *rule, int64_t no
     m->since_ms = now_ms;
     m->fresh_from_ms = INT64_MIN + CLOCK_GRAIN_MS;
     m->next_eval_ms = next_eval(m, now_ms);
+}
+
+void machine_resume(struct machine *m, enum machine_state state, int64_t since_ms,
+                    uint32_t failed_recoveries)
+{
+    if (BUG(m->reason != MACHINE_REASON_NONE || state == MACHINE_CLOSED))
+        return;
+    m->state = state;
+    m->from = state;
+    m->reason = MACHINE_REASON_RESUMED;
+    m->since_ms = since_ms;
+    m->failed_recoveries = failed_recoveries;
+    if (state == MACHINE_HALF_OPEN) {
+        m->fresh_from_ms = since_ms;
+        m->step = 1;
+    }
 }
 
 static bool same_metric(const struct evaluator_rule *a, const struct evaluator_rule *b)
@@ -196,7 +227,7 @@ static bool is_settled(const struct machine *m, int64_t now_ms)
            now_ms - m->since_ms >= m->rule.min_state_duration_ms;
 }
 
-/* The one place that changes the state. */
+/* The one place that moves it to another state. */
 __attribute__((format(printf, 5, 6))) static enum machine_news
 machine_enter(struct machine *m, enum machine_state next, int64_t now_ms,
               enum machine_reason reason, const char *fmt, ...)

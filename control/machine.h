@@ -33,7 +33,8 @@ enum machine_state {
     MACHINE_OPEN,      /* nothing passes */
     MACHINE_HALF_OPEN, /* a share of allow_rate passes */
 };
-const char *machine_state_name(enum machine_state s); /* as on the wire */
+const char *machine_state_name(enum machine_state s);            /* as on the wire */
+int machine_state_parse(const char *s, enum machine_state *out); /* -1: not one of them */
 
 /* half_open_indeterminate_policy: what too little data means. */
 enum machine_policy { MACHINE_OPTIMISTIC, MACHINE_CONSERVATIVE, MACHINE_PESSIMISTIC };
@@ -46,6 +47,7 @@ enum machine_reason {
     MACHINE_REASON_PROBES_FAILED, /* half_open -> open: the rule is met */
     MACHINE_REASON_NO_DATA,       /* half_open -> open: too few samples, policy pessimistic */
     MACHINE_REASON_RECOVERED,     /* half_open -> closed */
+    MACHINE_REASON_RESUMED,       /* not a move: machine_resume */
 };
 const char *machine_reason_name(enum machine_reason r); /* "unhealthy", "cooldown_over", ... */
 
@@ -86,6 +88,11 @@ enum machine_news {
 
 /* Values out of range are brought into it. */
 void machine_init(struct machine *m, const struct machine_rule *rule, int64_t now_ms);
+/* Only right after machine_init: goes on where a former run stood, open or half-open since
+ * since_ms (not after now, may be negative).  Samples of that run are not known, so a half-open
+ * phase begins anew: give it now. */
+void machine_resume(struct machine *m, enum machine_state state, int64_t since_ms,
+                    uint32_t failed_recoveries);
 /* Goes on in its state under another rule; samples are kept if the metric's rule is the same. */
 enum machine_news machine_set_rule(struct machine *m, const struct machine_rule *rule,
                                    int64_t now_ms);

@@ -6,7 +6,10 @@
 #include "base/map.h"
 #include "base/prng.h"
 #include "base/strbuf.h"
+#include "config/config.h"
 #include "control/door.h"
+#include "control/keeper.h"
+#include "control/resume.h"
 #include "control/store.h"
 #include "control/streams.h"
 #include <cjson/cJSON.h>
@@ -53,6 +56,8 @@ struct server {
     struct door *door;
     struct streams *streams;
     struct store *store;
+    struct keeper *keeper;
+    bool configured;      /* once */
     struct strbuf events; /* state events not yet sent to the streams */
     uint64_t nonce;       /* tells our ETags from those of an earlier start */
     struct counters counters;
@@ -191,6 +196,7 @@ static void on_change(void *arg, const struct store_change *change)
     streams_event(&srv->events, b);
     if (change->from == NULL)
         return;
+    keeper_note_change(srv->keeper);
     strbuf_addf(&msg, "breaker %s is %s", b->name, b->state);
     log_event(LOG_INFO, "control", "breaker.transition", strbuf_str(&msg), "breaker", b->name,
               "from", change->from, "to", b->state, "cause", change->reason, "reason",
@@ -625,6 +631,7 @@ struct server *server_new(struct event_base *base, int listen_fd, const struct s
 
     srv->keys = keys;
     srv->store = store_new(on_change, srv);
+    srv->keeper = keeper_new(base, resume_write, srv->store);
     srv->streams = streams_new(base);
     random_bytes(&srv->nonce, sizeof(srv->nonce));
     srv->eval = event_new(base, -1, 0, on_eval, srv);
@@ -655,6 +662,7 @@ void server_free(struct server *srv)
     door_free(srv->door);
     streams_free(srv->streams);
     event_free(srv->eval);
+    keeper_free(srv->keeper); /* asks the store once more */
     store_free(srv->store);
     strbuf_free(&srv->events);
     free(srv);
@@ -662,8 +670,16 @@ void server_free(struct server *srv)
 
 void server_configure(struct server *srv, const struct config *cfg)
 {
-    store_configure(srv->store, cfg, now_both());
+    const char *file = cfg->embedded.state_file;
+    bool at_start = !srv->configured;
+    struct store_now now = now_both();
+
+    store_configure(srv->store, cfg, now);
+    srv->configured = true;
+    if (at_start && file)
+        resume_from_file(srv->store, file, now);
     settle(srv);
+    keeper_configure(srv->keeper, file);
 }
 
 void server_counters(const struct server *srv, struct control_stats *out)
@@ -675,6 +691,8 @@ void server_counters(const struct server *srv, struct control_stats *out)
     out->auto_breakers = atomic_load_explicit(&k->auto_breakers, memory_order_relaxed);
     out->auto_refused = atomic_load_explicit(&k->auto_refused, memory_order_relaxed);
     out->transitions = atomic_load_explicit(&k->transitions, memory_order_relaxed);
+    out->state_written = keeper_counts(srv->keeper).written;
+    out->state_failed = keeper_counts(srv->keeper).failed;
     out->streams = streams_count(srv->streams);
     out->streams_cut = streams_cut(srv->streams);
     out->strangers = door_strangers(srv->door);

@@ -5,6 +5,7 @@
 #include "base/strbuf.h"
 #include "config/config.h"
 #include "control/machine.h"
+#include "control/persist.h"
 #include "control/template.h"
 #include <stdio.h>
 #include <stdlib.h>
@@ -18,7 +19,8 @@ struct breaker {
     char *metric;
     struct machine machine;
     int64_t updated_wall_ms;
-    uint64_t epoch; /* of the last store_configure that wanted it */
+    struct router *made_by; /* borrowed: the host's router that brought it; NULL: none did */
+    uint64_t epoch;         /* of the last store_configure that wanted it */
 };
 
 struct router {
@@ -259,6 +261,7 @@ static struct breaker *want_breaker(struct store *s, const char *name, const cha
         news = machine_set_rule(&b->machine, &rule, now.mono_ms);
     else
         b = make_breaker(s, name, &rule, now);
+    b->made_by = NULL;
     b->epoch = s->epoch;
     free(b->metric);
     b->metric = xstrdup(metric_of(s, def, tmpl));
@@ -440,8 +443,13 @@ static struct router *make_for_host(struct store *s, const char *router_id, stru
     if (!*refused) {
         s->auto_live += places;
         r = want_router(s, router_id, NULL);
-        for (size_t i = 0; i < w.count; i++)
-            link_up(r, want_breaker(s, w.items[i].name, w.items[i].tmpl, now));
+        for (size_t i = 0; i < w.count; i++) {
+            struct breaker *b = want_breaker(s, w.items[i].name, w.items[i].tmpl, now);
+
+            link_up(r, b);
+            if (b->made_by == NULL)
+                b->made_by = r;
+        }
     }
     wishes_free(&w);
     return r;
@@ -693,17 +701,25 @@ bool store_knows_router(const struct store *s, const char *router_id)
            find_template(s, router_id, &host) != NULL;
 }
 
+static struct router *make_counted(struct store *s, const char *router_id, struct store_now now,
+                                   bool *refused)
+{
+    size_t before = s->breaker_count;
+    struct router *r = make_for_host(s, router_id, now, refused);
+
+    s->status.auto_breakers += s->breaker_count - before;
+    return r;
+}
+
 static struct router *router_for(struct store *s, const char *router_id, struct store_now now)
 {
     struct router *r = by_name(s->routers_by_id, router_id);
-    size_t before = s->breaker_count;
     bool refused;
 
     if (r)
         return r;
-    r = make_for_host(s, router_id, now, &refused);
+    r = make_counted(s, router_id, now, &refused);
     s->status.auto_refused += refused;
-    s->status.auto_breakers += s->breaker_count - before;
     return r;
 }
 
@@ -721,6 +737,47 @@ void store_sample(struct store *s, const struct store_sample *sample, struct sto
         if (strcmp(b->metric, sample->metric) == 0)
             pass_on(s, b, machine_sample(&b->machine, now.mono_ms, started_ms, sample->ok), now);
     }
+}
+
+bool store_resume(struct store *s, const struct persist_entry *entry, struct store_now now)
+{
+    struct breaker *b = by_name(s->breakers_by_name, entry->name);
+    int64_t ago_ms = now.wall_ms - entry->since_wall_ms;
+    bool refused;
+
+    if (b == NULL && entry->router && by_name(s->routers_by_id, entry->router) == NULL) {
+        make_counted(s, entry->router, now, &refused);
+        b = by_name(s->breakers_by_name, entry->name);
+    }
+    if (b == NULL || has_moved(b))
+        return false;
+    if (ago_ms < 0 || entry->state == MACHINE_HALF_OPEN)
+        ago_ms = 0;
+    machine_resume(&b->machine, entry->state, now.mono_ms - ago_ms, entry->failed_recoveries);
+    now.wall_ms -= ago_ms;
+    tell(s, b, false, now);
+    return true;
+}
+
+bool store_unclosed_next(const struct store *s, size_t *pos, struct store_now now,
+                         struct persist_entry *out)
+{
+    while (*pos < s->breaker_count) {
+        const struct breaker *b = s->breakers[(*pos)++];
+        int64_t since_wall_ms = now.wall_ms - (now.mono_ms - b->machine.since_ms);
+
+        if (b->machine.state == MACHINE_CLOSED)
+            continue;
+        *out = (struct persist_entry){
+            .name = b->name,
+            .router = b->made_by ? b->made_by->id : NULL,
+            .state = b->machine.state,
+            .since_wall_ms = since_wall_ms > 0 ? since_wall_ms : 0,
+            .failed_recoveries = b->machine.failed_recoveries,
+        };
+        return true;
+    }
+    return false;
 }
 
 void store_tick(struct store *s, struct store_now now)

@@ -25,6 +25,7 @@
 #include <stdint.h>
 
 struct config;
+struct persist_entry;
 struct store; /* opaque */
 
 /* Templated names longer than this are not made into breakers; the sample is ignored. */
@@ -64,6 +65,13 @@ void store_free(struct store *s); /* NULL is fine */
  */
 void store_configure(struct store *s, const struct config *cfg, struct store_now now);
 
+/*
+ * A breaker goes on as a former run left it: open for the rest of its cooldown by the wall
+ * clock, half-open from the start.  One made for a host is made again if its router may be.
+ * False: nothing has that name, or limits.auto_breakers is met.  Before the first sample.
+ */
+bool store_resume(struct store *s, const struct persist_entry *entry, struct store_now now);
+
 /* Would store_sample know this router, or make it? */
 bool store_knows_router(const struct store *s, const char *router_id);
 
@@ -83,6 +91,10 @@ int64_t store_next_ms(const struct store *s);
 size_t store_breaker_count(const struct store *s);
 struct store_breaker store_breaker_at(const struct store *s, size_t i);
 bool store_breaker_by_id(const struct store *s, const char *id, struct store_breaker *out);
+/* Those that are not closed, for store_resume of the next run.  Start with *pos = 0, false at the
+ * end. */
+bool store_unclosed_next(const struct store *s, size_t *pos, struct store_now now,
+                         struct persist_entry *out);
 /* Names that went after their breaker had moved, but for those that exist now: closed, for
  * clients that missed it (id and metric are NULL).  Of many the latest are kept, as many at least
  * as ever went at once.  Start with *pos = 0, false at the end. */

@@ -243,6 +243,14 @@ static double get_embedded_streams(const struct scrape *s)
 {
     return embedded(s, s->control.streams);
 }
+static double get_state_written(const struct scrape *s)
+{
+    return embedded(s, s->control.state_written);
+}
+static double get_state_failed(const struct scrape *s)
+{
+    return embedded(s, s->control.state_failed);
+}
 
 /* Names that share "_other" because no slot was left. */
 static double get_route_overflow(const struct scrape *s)
@@ -281,6 +289,8 @@ static double get_host_overflow(const struct scrape *s)
 
 static const struct point reloads[] = { GET("ok", get_reloads_ok),
                                         GET("error", get_reloads_failed) };
+static const struct point state_writes[] = { GET("ok", get_state_written),
+                                             GET("error", get_state_failed) };
 static const struct point enforcement[] = { GET("enforce", get_enforce), GET("shadow", get_shadow),
                                             GET("off", get_off) };
 static const struct point log_lines[] = { GET("access", get_dropped_access),
@@ -624,6 +634,11 @@ const struct family families[] = {
       ONE(get_embedded_transitions) },
     { N("embedded_streams"), GAUGE, "State streams the embedded control plane serves",
       ONE(get_embedded_streams) },
+    { N("embedded_state_file_writes_total"),
+      COUNTER,
+      "Times embedded.state_file was written",
+      { NAMED("result") },
+      POINTS(state_writes) },
 
     { N("label_overflows_total"),
       COUNTER,

@@ -244,7 +244,7 @@ static void write_workers(struct json *j, const struct proxy *p)
     json_close(j);
 }
 
-static void write_embedded(struct json *j, const struct control *c)
+static void write_embedded(struct json *j, const struct control *c, const struct config *cfg)
 {
     struct control_stats stats;
 
@@ -256,6 +256,9 @@ static void write_embedded(struct json *j, const struct control *c)
     json_u64(j, "auto_breakers_refused", stats.auto_refused);
     json_u64(j, "transitions", stats.transitions);
     json_u64(j, "streams", stats.streams);
+    json_str(j, "state_file", cfg ? cfg->embedded.state_file : NULL);
+    json_u64(j, "state_file_writes", stats.state_written);
+    json_u64(j, "state_file_write_errors", stats.state_failed);
     json_close(j);
 }
 
@@ -280,7 +283,7 @@ static void write_control(struct json *j, const struct proxy *p, const struct co
     json_u64(j, "missing_breakers", g->unknown_names);
     json_str(j, "last_error", g->last_error[0] != '\0' ? g->last_error : NULL);
     if (p->control != NULL)
-        write_embedded(j, p->control);
+        write_embedded(j, p->control, cfg);
     json_close(j);
 }
 

@@ -39,7 +39,7 @@ CONTROL_DOOR = "control/control.h"
 CONTROL_DOOR_USERS = {"proxy/main.c", "proxy/status.c", "proxy/families.h"}
 
 PURE = ["proxy/route", "proxy/gate", "proxy/classify", "proxy/rewrite", "proxy/http1", "proxy/authority", "proxy/tls_hello",
-        "control/evaluator", "control/machine", "control/store", "sync/sse", "sync/state_event", "sync/batch",
+        "control/evaluator", "control/machine", "control/persist", "control/store", "sync/sse", "sync/state_event", "sync/batch",
         "sync/sample", "sync/backoff"]
 PURE_ROOM = "config"
 READS_FILES = "config/read.c"  # waits for a pipe, so it needs a clock

@@ -25,6 +25,7 @@
     X(state_event)                                                                                 \
     X(config_text)                                                                                 \
     X(config_file)                                                                                 \
+    X(persist)                                                                                     \
     X(ingest)                                                                                      \
     X(ingest_verify)                                                                               \
     X(sample)                                                                                      \

@@ -266,6 +266,7 @@ static void what_looks_wrong_is_warned_about(void **state)
           "\"r\", \"breakers\": [\"a-{host}\"]}]}}",
           "FILE:1:26: /routes/0/breakers: no sample can reach breaker \"a-{host}\", so it cannot "
           "trip: this route has no router\n" },
+        { "{\"embedded\": {\"state_file\": \"/x\"}}", "" },
         { "{\"allow_clients\": []}",
           "FILE:1:19: /allow_clients: nobody can use the explicit listeners\n" },
     };
@@ -291,6 +292,9 @@ static void a_remote_control_plane_without_routes_or_secret_is_warned_about(void
         { "{\"routes\": []}",
           "FILE:1:1: /: there are no routes: traffic passes ungated and unreported\n" },
         { "{\"routes\": [{\"breakers\": [\"a\"]}]}", "" }, /* no samples: nothing to sign */
+        { "{\"routes\": [{\"breakers\": [\"a\"]}], \"embedded\": {\"state_file\": \"/x\"}}",
+          "FILE:1:62: /embedded/state_file: this is not used, because the control plane is not "
+          "the embedded one\n" },
         { "{\"routes\": [{\"router\": \"r\"}]}",
           "TRIPSWITCH_INGEST_SECRET is not set: samples go unsigned, which projects with signed "
           "ingest refuse\n" },
@@ -391,10 +395,44 @@ static void later_versions_global_settings_are_too(void **state)
         expect_errors(cases[i].argv[0], &r, cases[i].errors);
         load_free(&r);
     }
-    struct outcome_of_load r = load_json("{\"embedded\": {\"state_file\": \"/x\"}}");
-    expect_errors("state_file", &r,
-                  "FILE:1:29: /embedded/state_file: \"/x\" is not available in this version\n");
-    load_free(&r);
+}
+
+static void a_state_file_is_a_file_by_its_name(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *json;
+        const char *errors; /* NULL: taken */
+        const char *file;
+    } cases[] = {
+        { "{\"embedded\": {\"state_file\": \"/no/such/dir/file\"}}", NULL, "/no/such/dir/file" },
+        { "{\"embedded\": {\"state_file\": \"states\"}}", NULL, "states" },
+        { "{\"embedded\": {\"state_file\": null}}", NULL, NULL },
+        { "{\"embedded\": {\"state_file\": \"/tmp\"}}",
+          "FILE:1:29: /embedded/state_file: \"/tmp\" is a directory; name a file in it\n", NULL },
+        { "{\"embedded\": {\"state_file\": \"/no/such/\"}}",
+          "FILE:1:29: /embedded/state_file: \"/no/such/\" is a directory; name a file in it\n",
+          NULL },
+        { "{\"embedded\": {\"state_file\": \"/a\\nb\"}}",
+          "FILE:1:29: /embedded/state_file: \"/a\\nb\" holds a control character\n", NULL },
+        { "{\"embedded\": {\"state_file\": 1}}",
+          "FILE:1:29: /embedded/state_file: expected text in quotes\n", NULL },
+    };
+
+    for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
+        struct outcome_of_load r = load_json(cases[i].json);
+        expect_errors(cases[i].json, &r, cases[i].errors);
+        if (r.cfg && (r.cfg->embedded.state_file == NULL) != (cases[i].file == NULL))
+            fail_msg("%s: %s", cases[i].json, r.cfg->embedded.state_file);
+        if (r.cfg && cases[i].file) {
+            struct strbuf all = STRBUF_INIT;
+            assert_string_equal(r.cfg->embedded.state_file, cases[i].file);
+            config_write(r.cfg, &all);
+            assert_non_null(strstr(strbuf_str(&all), cases[i].file));
+            strbuf_free(&all);
+        }
+        load_free(&r);
+    }
 }
 
 static void wrong_routes_are_refused(void **state)
@@ -637,6 +675,7 @@ int main(void)
         cmocka_unit_test(a_remote_control_plane_without_routes_or_secret_is_warned_about),
         cmocka_unit_test(later_versions_settings_are_taken_at_their_default_only),
         cmocka_unit_test(later_versions_global_settings_are_too),
+        cmocka_unit_test(a_state_file_is_a_file_by_its_name),
         cmocka_unit_test(wrong_routes_are_refused),
         cmocka_unit_test(lists_of_a_route_have_limits),
         cmocka_unit_test(global_tags_count_among_those_of_a_route),

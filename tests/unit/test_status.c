@@ -166,6 +166,9 @@ static void status_has_what_the_official_clients_call_stats(void **state)
         { "control.reconnects", "6" },
         { "control.last_error", "\"connection refused\"" },
         { "control.embedded.streams", "1" },
+        { "control.embedded.state_file", "\"/var/lib/states\"" },
+        { "control.embedded.state_file_writes", "7" },
+        { "control.embedded.state_file_write_errors", "2" },
     };
 
     w->sync[SYNC_SAMPLES_RECORDED] = 77;
@@ -185,6 +188,9 @@ static void status_has_what_the_official_clients_call_stats(void **state)
                                       .cached_breakers = 12,
                                       .last_error = "connection refused" };
     w->control.streams = 1;
+    w->control.state_written = 7;
+    w->control.state_failed = 2;
+    w->cfg.embedded.state_file = "/var/lib/states";
     breakers_set_flags(w->p.breakers, STATE_SYNCED | STATE_CONNECTED, 0);
     cJSON *tree = status_of(w);
     for (unsigned i = 0; i < ARRAY_LEN(cases); i++)
