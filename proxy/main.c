@@ -186,7 +186,8 @@ static int open_listeners(struct runtime *rt, const struct config *cfg, int *cod
         for (unsigned w = 0; w < p->worker_count && !err; w++)
             rt->listener_fds[w * count + i] = fds[w];
         if (!err)
-            self_add(p->self, (struct sockaddr *)&bound, SELF_PROXY);
+            self_add(p->self, (struct sockaddr *)&bound,
+                     i < cfg->listen.count ? SELF_PROXY : SELF_TRANSPARENT);
     }
     for (size_t i = 0; i < cfg->telemetry_listen.count && !err; i++) {
         struct sockaddr_storage bound;
@@ -194,7 +195,7 @@ static int open_listeners(struct runtime *rt, const struct config *cfg, int *cod
         err = listener_open(&cfg->telemetry_listen.items[i], &fd, 1, &bound, &errors, code);
         if (err)
             break;
-        self_add(p->self, (struct sockaddr *)&bound, SELF_PRIVATE);
+        self_add(p->self, (struct sockaddr *)&bound, SELF_TELEMETRY);
         err = telemetry_accept(rt->telemetry, fd);
     }
     if (err)
@@ -263,40 +264,51 @@ static int start_workers(struct runtime *rt, const struct config *cfg)
 
 /* ---- Ready ---- */
 
+/* Those of one kind, joined by commas; first: the first of them, or other. */
+static void list_bound(const struct runtime *rt, enum self_kind kind, struct strbuf *all,
+                       char first[SELF_TEXT_SIZE], const char *other)
+{
+    char text[SELF_TEXT_SIZE];
+    snprintf(first, SELF_TEXT_SIZE, "%s", other);
+    for (size_t pos = 0; self_next(rt->proxy.self, kind, &pos, text);) {
+        if (all->len == 0)
+            memcpy(first, text, sizeof(text));
+        strbuf_addf(all, "%s%s", all->len ? "," : "", text);
+    }
+}
+
 static void announce(struct runtime *rt)
 {
     const struct config *cfg = atomic_load(&rt->proxy.snapshot)->cfg;
-    struct strbuf listen = STRBUF_INIT;
+    struct strbuf listen = STRBUF_INIT, telemetry = STRBUF_INIT;
     struct strbuf next = STRBUF_INIT; /* what to type now */
-    char routes[32], workers[32];
-    bool tty = isatty(STDERR_FILENO) && cfg->listen.count;
-    if (cfg->listen.count)
-        strbuf_addf(&next, "curl -x http://%s http://example.com/", cfg->listen.items[0].text);
-    for (size_t i = 0; i < cfg->listen.count; i++)
-        if (cfg->listen.count == 1 || !listener_lacks_ipv6(&cfg->listen.items[i]))
-            strbuf_addf(&listen, "%s%s", listen.len ? "," : "", cfg->listen.items[i].text);
+    char routes[32], workers[32], proxy[SELF_TEXT_SIZE], look[SELF_TEXT_SIZE];
+    list_bound(rt, SELF_PROXY, &listen, proxy, "");
+    list_bound(rt, SELF_TELEMETRY, &telemetry, look, "-");
+    bool tty = isatty(STDERR_FILENO) && listen.len;
+    if (listen.len)
+        strbuf_addf(&next, "curl -x http://%s http://example.com/", proxy);
     snprintf(routes, sizeof(routes), "%zu", cfg->route_count);
     snprintf(workers, sizeof(workers), "%u", rt->proxy.worker_count);
-    log_event(
-        LOG_INFO, "proxy", "ready", "tripswitch-proxy is ready", "version", TRIPSWITCH_VERSION,
-        "config_hash", cfg->hash, "listen", strbuf_str(&listen), "telemetry",
-        cfg->telemetry_listen.count ? cfg->telemetry_listen.items[0].text : "off", "control",
-        cfg->control.embedded ? "embedded" : (cfg->control.url ? cfg->control.url : "none"), "mode",
-        cfg->mode == MODE_ENFORCE  ? "enforce"
-        : cfg->mode == MODE_SHADOW ? "shadow"
-                                   : "off",
-        "fail_mode", cfg->fail_mode == FAIL_OPEN ? "open" : "closed", "routes", routes, "workers",
-        workers, tty ? NULL : "try", strbuf_str(&next), NULL);
+    log_event(LOG_INFO, "proxy", "ready", "tripswitch-proxy is ready", "version",
+              TRIPSWITCH_VERSION, "config_hash", cfg->hash, "listen", strbuf_str(&listen),
+              "telemetry", telemetry.len ? strbuf_str(&telemetry) : "off", "control",
+              cfg->control.embedded ? "embedded" : (cfg->control.url ? cfg->control.url : "none"),
+              "mode",
+              cfg->mode == MODE_ENFORCE  ? "enforce"
+              : cfg->mode == MODE_SHADOW ? "shadow"
+                                         : "off",
+              "fail_mode", cfg->fail_mode == FAIL_OPEN ? "open" : "closed", "routes", routes,
+              "workers", workers, tty ? NULL : "try", strbuf_str(&next), NULL);
     if (tty)
         fprintf(stderr,
                 "\n  Try it:   curl -x http://%s http://example.com/\n"
                 "  Look:     curl http://%s/breakers\n"
                 "  Use it:   export http_proxy=http://%s\n"
                 "            export HTTP_PROXY=http://%s\n\n",
-                cfg->listen.items[0].text,
-                cfg->telemetry_listen.count ? cfg->telemetry_listen.items[0].text : "-",
-                cfg->listen.items[0].text, cfg->listen.items[0].text);
+                proxy, look, proxy, proxy);
     strbuf_free(&listen);
+    strbuf_free(&telemetry);
     strbuf_free(&next);
 }
 

@@ -1,6 +1,8 @@
 #include "proxy/self.h"
 #include "base/base.h"
+#include <arpa/inet.h>
 #include <netinet/in.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -67,6 +69,28 @@ void self_add(struct self_addrs *s, const struct sockaddr *bound, enum self_kind
     s->items[s->count].kind = kind;
     s->items[s->count].any = is_any(&s->items[s->count].at.addr);
     s->count++;
+}
+
+static void write_text(const struct normal *n, char text[SELF_TEXT_SIZE])
+{
+    char ip[INET6_ADDRSTRLEN];
+    bool v4 = IN6_IS_ADDR_V4MAPPED(&n->addr);
+    const void *addr = v4 ? (const void *)&n->addr.s6_addr[12] : &n->addr;
+    inet_ntop(v4 ? AF_INET : AF_INET6, addr, ip, sizeof(ip));
+    snprintf(text, SELF_TEXT_SIZE, v4 ? "%s:%u" : "[%s]:%u", ip, (unsigned)ntohs(n->port));
+}
+
+bool self_next(const struct self_addrs *s, enum self_kind kind, size_t *pos,
+               char text[SELF_TEXT_SIZE])
+{
+    while (*pos < s->count) {
+        size_t i = (*pos)++;
+        if (s->items[i].kind != kind)
+            continue;
+        write_text(&s->items[i].at, text);
+        return true;
+    }
+    return false;
 }
 
 /* Whether the kernel would deliver a packet for it to this host: then the source address

@@ -6,6 +6,7 @@
 #include "control/control.h"
 #include "proxy/procstat.h"
 #include "proxy/proxy.h"
+#include "proxy/self.h"
 #include "proxy/snapshot.h"
 #include "proxy/worker.h"
 #include "sync/sync.h"
@@ -189,11 +190,14 @@ static void json_url(struct json *j, const char *name, const char *url)
     strbuf_free(&text);
 }
 
-static void json_listeners(struct json *j, const char *name, const struct listen_list *list)
+static void json_listeners(struct json *j, const char *name, const struct proxy *p,
+                           enum self_kind kind)
 {
+    char text[SELF_TEXT_SIZE];
+
     json_open(j, name, '[');
-    for (size_t i = 0; i < list->count; i++)
-        json_str(j, NULL, list->items[i].text);
+    for (size_t pos = 0; self_next(p->self, kind, &pos, text);)
+        json_str(j, NULL, text);
     json_close(j);
 }
 
@@ -204,10 +208,10 @@ static void write_config(struct json *j, const struct proxy *p, const struct con
     json_str(j, "mode", mode_name(cfg->mode));
     json_str(j, "fail_mode", cfg->fail_mode == FAIL_OPEN ? "open" : "closed");
     json_open(j, "listeners", '{');
-    json_listeners(j, "proxy", &cfg->listen);
-    json_listeners(j, "transparent", &cfg->transparent_listen);
-    json_listeners(j, "telemetry", &cfg->telemetry_listen);
-    json_listeners(j, "admin", &cfg->admin_listen);
+    json_listeners(j, "proxy", p, SELF_PROXY);
+    json_listeners(j, "transparent", p, SELF_TRANSPARENT);
+    json_listeners(j, "telemetry", p, SELF_TELEMETRY);
+    json_listeners(j, "admin", p, SELF_ADMIN);
     json_close(j);
     json_open(j, "reload", '{');
     json_u64(j, "ok", p->reloads_ok);

@@ -276,8 +276,10 @@ static enum connect_failure forbidden(struct exchange *ex, const struct address 
 {
     switch (self_check(ex->w->proxy->self, &a->sa)) {
     case SELF_PROXY:
+    case SELF_TRANSPARENT:
         return CONNECT_LOOP;
-    case SELF_PRIVATE:
+    case SELF_TELEMETRY:
+    case SELF_ADMIN:
         return CONNECT_SELF;
     case SELF_NO:
         break;

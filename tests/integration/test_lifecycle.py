@@ -3,10 +3,11 @@
 import os
 import signal
 import socket
+import subprocess
 import threading
 import time
 
-from harness import Case, Raw, StartError, request, slowdown, stays, variant, wait_until
+from harness import Case, Raw, StartError, has_ipv6, request, slowdown, stays, tool, variant, wait_until
 
 
 class StartTest(Case):
@@ -63,6 +64,49 @@ class StartTest(Case):
         proxy.wait_metric(lambda v: v == 0, "control_stream_connected")
         for path in ("/livez", "/readyz", "/startupz", "/healthz", "/ready"):
             self.assertEqual(proxy.telemetry(path).status, 200, path)
+
+
+class ListenTest(Case):
+    """The ready line and /status say where it really listens."""
+
+    def ready(self, proxy):
+        return wait_until(lambda: next((e for e in proxy.log() if e.get("event") == "ready"), None), 20,
+                          lambda: f"the ready line; stderr:\n{proxy.stderr()[-3000:]}")
+
+    def test_port_0_is_told_as_the_port_that_was_given(self):
+        proxy = self.proxy({"workers": 2, "listen": ["127.0.0.1:0", "127.0.0.2:0"], "transparent_listen": ["127.0.0.1:0"],
+                            "telemetry_listen": "127.0.0.1:0"}, self.control(), wait=False)
+        ready = self.ready(proxy)
+        proxy.telemetry_port = int(ready["telemetry"].rpartition(":")[2])
+        told = proxy.status()["listeners"]
+        self.assertEqual(",".join(told["proxy"]), ready["listen"])
+        self.assertEqual(told["telemetry"], [ready["telemetry"]])
+        self.assertEqual([t.rpartition(":")[0] for t in told["proxy"] + told["transparent"]], ["127.0.0.1", "127.0.0.2", "127.0.0.1"])
+        url = self.http_origin().url + "/"
+        for text in told["proxy"]:
+            host, _, port = text.rpartition(":")
+            client = Raw((host, int(port)))
+            self.addCleanup(client.close)
+            self.assert_relayed(client.get(url), 200, b"ok", text)
+        self.assertIn(told["proxy"][0], ready["try"])
+
+    def test_without_ipv6_the_ready_line_names_the_other_listener_alone(self):
+        unshare, off = tool("unshare"), "echo 1 > /proc/sys/net/ipv6/conf/all/disable_ipv6"
+        sealed = [unshare or "unshare", "-n" if os.geteuid() == 0 else "-rn", "sh", "-c"]
+        if not tool("ip") or not unshare or subprocess.run([*sealed, f"ip link set lo up && {off}"], capture_output=True, check=False).returncode:
+            self.skipTest("NOT TESTED: A HOST WITHOUT IPv6, because no network namespace can be made here")
+        for what, prepare, want in (("with", "ip link set lo up", "127.0.0.1:3128,[::1]:3128"),
+                                    ("without", f"ip link set lo up && {off}", "127.0.0.1:3128")):
+            if what == "with" and not has_ipv6():
+                continue
+            with self.subTest(what):
+                # Where nobody outside can connect to, so the ports of the defaults are free.
+                proxy = self.proxy({"listen": ["127.0.0.1:3128", "[::1]:3128"], "telemetry_listen": "off"}, None, wait=False,
+                                   check_books=False, prefix=[*sealed, f'{prepare} && exec "$@"', "sh"])
+                self.assertEqual(self.ready(proxy)["listen"], want)
+                skipped = [e["listen"] for e in proxy.log() if e.get("event") == "listen.skipped"]
+                self.assertEqual(skipped, [] if what == "with" else ["[::1]:3128"])
+                proxy.stop()
 
 
 class DrainTest(Case):

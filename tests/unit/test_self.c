@@ -32,7 +32,14 @@ static struct sockaddr_storage address(const char *text, uint16_t port)
 
 static const char *kind_name(enum self_kind k)
 {
-    return k == SELF_NO ? "no" : k == SELF_PROXY ? "proxy" : "private";
+    static const char *const names[] = {
+        [SELF_NO] = "no",
+        [SELF_PROXY] = "proxy",
+        [SELF_TRANSPARENT] = "transparent",
+        [SELF_TELEMETRY] = "telemetry",
+        [SELF_ADMIN] = "admin",
+    };
+    return names[k];
 }
 
 static void a_listener_is_found_by_every_address_that_reaches_it(void **state)
@@ -95,14 +102,49 @@ static void each_listener_has_its_kind(void **state)
 
     assert_int_equal(self_check(s, (struct sockaddr *)&proxy), SELF_NO);
     self_add(s, (struct sockaddr *)&proxy, SELF_PROXY);
-    self_add(s, (struct sockaddr *)&telemetry, SELF_PRIVATE);
-    self_add(s, (struct sockaddr *)&admin, SELF_PRIVATE);
+    self_add(s, (struct sockaddr *)&telemetry, SELF_TELEMETRY);
+    self_add(s, (struct sockaddr *)&admin, SELF_ADMIN);
     assert_int_equal(self_check(s, (struct sockaddr *)&proxy), SELF_PROXY);
-    assert_int_equal(self_check(s, (struct sockaddr *)&telemetry), SELF_PRIVATE);
-    assert_int_equal(self_check(s, (struct sockaddr *)&admin), SELF_PRIVATE);
+    assert_int_equal(self_check(s, (struct sockaddr *)&telemetry), SELF_TELEMETRY);
+    assert_int_equal(self_check(s, (struct sockaddr *)&admin), SELF_ADMIN);
     assert_int_equal(self_check(s, (struct sockaddr *)&other), SELF_NO);
     self_free(s);
     self_free(NULL);
+}
+
+static void listeners_are_told_by_kind_as_they_were_bound(void **state)
+{
+    (void)state;
+    static const struct {
+        enum self_kind kind;
+        const char *host;
+        uint16_t port;
+        const char *want;
+    } cases[] = {
+        { SELF_PROXY, "127.0.0.1", 3128, "127.0.0.1:3128" },
+        { SELF_PROXY, "::1", 65535, "[::1]:65535" },
+        { SELF_TELEMETRY, "0.0.0.0", 1, "0.0.0.0:1" },
+        { SELF_PROXY, "::", 80, "[::]:80" },
+        { SELF_PROXY, "ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff", 65535,
+          "[ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff]:65535" },
+    };
+    struct self_addrs *s = self_new();
+    char text[SELF_TEXT_SIZE];
+    size_t telemetry = 0, proxy = 0;
+
+    for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
+        struct sockaddr_storage bound = address(cases[i].host, cases[i].port);
+        self_add(s, (struct sockaddr *)&bound, cases[i].kind);
+    }
+    for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
+        size_t *pos = cases[i].kind == SELF_PROXY ? &proxy : &telemetry;
+        assert_true(self_next(s, cases[i].kind, pos, text));
+        assert_string_equal(text, cases[i].want);
+    }
+    assert_false(self_next(s, SELF_PROXY, &proxy, text));
+    assert_false(self_next(s, SELF_TELEMETRY, &telemetry, text));
+    assert_false(self_next(s, SELF_ADMIN, &(size_t){ 0 }, text));
+    self_free(s);
 }
 
 int main(void)
@@ -110,6 +152,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_listener_is_found_by_every_address_that_reaches_it),
         cmocka_unit_test(each_listener_has_its_kind),
+        cmocka_unit_test(listeners_are_told_by_kind_as_they_were_bound),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

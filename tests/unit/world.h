@@ -10,10 +10,12 @@
 #include "config/config.h"
 #include "control/control.h"
 #include "proxy/proxy.h"
+#include "proxy/self.h"
 #include "proxy/snapshot.h"
 #include "proxy/worker.h"
 #include "sync/breakers.h"
 #include "sync/sync.h"
+#include <netinet/in.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -23,7 +25,6 @@ struct world {
     struct proxy p;
     struct snapshot snap;
     struct config cfg;
-    struct listen_addr listen;
     const char *route_names[ROUTE_SLOTS];
     uint64_t sync[SYNC_COUNTER_COUNT];
     struct sync_gauges gauges;
@@ -59,11 +60,14 @@ const char *route_slot_name(const struct proxy *p, unsigned slot)
 static struct world *world_new(void)
 {
     struct world *w = xcalloc(1, sizeof(*w));
+    const struct sockaddr_in bound = { .sin_family = AF_INET,
+                                       .sin_port = htons(3128),
+                                       .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
 
     w->cfg.hash = xstrdup("0123456789abcdef");
     w->cfg.control.url = xstrdup("https://control.test");
-    w->listen.text = xstrdup("127.0.0.1:3128");
-    w->cfg.listen = (struct listen_list){ &w->listen, 1 };
+    w->p.self = self_new();
+    self_add(w->p.self, (const struct sockaddr *)(const void *)&bound, SELF_PROXY);
     w->snap.cfg = &w->cfg;
     w->p.breakers = breakers_new();
     w->p.sync = (struct sync *)w;       /* only ever handed back to the functions above */
@@ -87,7 +91,7 @@ static void world_free(struct world *w)
     breakers_free(w->p.breakers);
     free(w->cfg.hash);
     free(w->cfg.control.url);
-    free(w->listen.text);
+    self_free(w->p.self);
     free(w);
     world = NULL;
 }
