@@ -230,9 +230,17 @@ class ManyHostsTest(EmbeddedCase):
         dns = self.dns()
         proxy = self.start({"limits": {"auto_breakers": 3}, **self.QUICK}, dns=dns, warnings=True)
         origin, client = self.http_origin(), self.client(proxy)
-        for i in range(6):
+        for i in range(3):
+            self.assert_relayed(client.get(f"http://h{i}.test:{origin.port}/"), 200, b"ok")
+        self.assertEqual(proxy.metric("limit_rejections_total", limit="auto_breakers"), 0)
+        for i in (3, 4, 5, 4):
             self.assert_relayed(client.get(f"http://h{i}.test:{origin.port}/"), 200, b"ok")
         proxy.wait_balance(settled=True)
+        self.assertEqual(proxy.metric("limit_rejections_total", limit="auto_breakers"), 3)
+        ungated = [e for e in proxy.log() if e.get("event") == "hosts.ungated"]
+        self.assertEqual([(e["level"], e["host"]) for e in ungated], [("warning", f"h3.test:{origin.port}")],
+                         "one warning an hour, for the first host that has no place")
+        self.assertIn("limits.auto_breakers is reached", ungated[0]["msg"])
         self.trip(client, origin, f"http://h0.test:{origin.port}")
         wait_until(lambda: client.get(f"http://h0.test:{origin.port}/").get("x-tripswitch-breaker"), 3, "h0 is protected")
         for _ in range(10):
