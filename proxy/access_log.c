@@ -4,6 +4,7 @@
 #include "base/strbuf.h"
 #include "proxy/exchange.h"
 #include "proxy/snapshot.h"
+#include "proxy/tunnel.h"
 #include "sync/breakers.h"
 #include <arpa/inet.h>
 
@@ -108,8 +109,8 @@ void access_log_exchange(const struct exchange *ex, enum request_result result)
     json_str(&j, "method", ex->method);
     if (ex->target)
         json_strn(&j, "authority", ex->target->key, ex->target->authority_len);
-    if (ex->sni[0])
-        json_str(&j, "tls_sni", ex->sni);
+    if (ex->tunnel && ex->tunnel->sni)
+        json_str(&j, "tls_sni", ex->tunnel->sni);
     if (ex->path[0])
         json_str(&j, "path", ex->path);
     json_int(&j, "status", (int64_t)ex->status);

@@ -69,7 +69,7 @@ void answer_error(struct exchange *ex, int status, enum proxy_error error, const
 
 void answer_fail(struct exchange *ex, int status, enum proxy_error error, const char *detail)
 {
-    upstream_cancel(&ex->job);
+    upstream_cancel(ex);
     exchange_drop_upstream(ex);
     exchange_forget_head(ex);
     if (!ex->head_sent) {

@@ -31,6 +31,7 @@ static void downstream_free(struct conn *c)
     struct downstream *d = CONTAINER(c, struct downstream, c);
     free(d->inner);
     free(d->original);
+    free(d->hello);
     free(d);
 }
 
@@ -58,8 +59,12 @@ void downstream_new(struct worker *w, int fd, const struct address *client,
     d->turned_away = (uint8_t)turned_away;
     d->client_slot = client_slot;
     list_add_tail(&w->downstreams, &d->link);
-    COUNT(w->c.client_connections_total);
-    COUNT(w->c.client_connections);
+    if (original)
+        COUNT(w->c.client_connections_total_transparent);
+    else
+        COUNT(w->c.client_connections_total_http);
+    d->mode = original ? TRAFFIC_TRANSPARENT : TRAFFIC_HTTP;
+    COUNT(w->c.client_connections[d->mode]);
     idle_deadline(d);
     /* Whoever is only to be told off does not stay for long without asking. */
     int64_t header_ms = config_of(d)->timeouts.client_header_ms;
@@ -88,8 +93,18 @@ static void let_go(struct downstream *d)
             upstream_close(up);
     }
     list_remove(&d->link);
-    count_sub(&w->c.client_connections, 1);
+    count_sub(&w->c.client_connections[d->mode], 1);
     listener_client_gone(w, d->client_slot, d->turned_away != TURNED_AWAY_NO);
+}
+
+void downstream_connected(struct downstream *d)
+{
+    struct worker *w = d->c.w;
+    if (d->original)
+        return;
+    count_sub(&w->c.client_connections[d->mode], 1);
+    d->mode = TRAFFIC_CONNECT;
+    COUNT(w->c.client_connections[d->mode]);
 }
 
 void downstream_close(struct downstream *d)

@@ -18,6 +18,7 @@
 
 struct exchange;
 struct live_route;
+struct tls_hello;
 struct upstream;
 
 #define LINGER_MS    5000
@@ -50,6 +51,7 @@ struct downstream {
     struct exchange *ex;      /* NULL: between requests */
     struct inner *inner;      /* owned; NULL: not inside a CONNECT */
     struct address *original; /* owned; redirected to us: where it was going */
+    struct tls_hello *hello;  /* owned; while undecided */
     struct list parked;       /* struct upstream: NTLM or Negotiate, ours alone */
     struct address client;
     size_t scanned; /* of the head in c.in */
@@ -57,6 +59,7 @@ struct downstream {
     uint32_t client_slot; /* of connections_per_client's table; 0: not counted */
     uint8_t empty_lines;  /* before the request line */
     uint8_t turned_away;  /* enum turned_away */
+    uint8_t mode;         /* enum traffic_mode, that it is counted by */
     bool undecided;       /* redirected, and not yet clear what the client speaks */
     bool lingering;
     bool head_timed; /* the deadline is the head's */
@@ -67,6 +70,8 @@ void downstream_new(struct worker *w, int fd, const struct address *client,
                     const struct address *original, enum turned_away turned_away,
                     uint32_t client_slot);
 void downstream_close(struct downstream *d);
+/* A CONNECT was granted: whatever it carries, nothing else comes on this connection. */
+void downstream_connected(struct downstream *d);
 /* What remains to be written is cut short on purpose: the peer must notice. */
 void downstream_reset(struct downstream *d);
 /* The exchange is over.  keep: serve the next request. linger: the peer may still be sending. */

@@ -7,6 +7,7 @@
 #include "proxy/snapshot.h"
 #include "proxy/transfer.h"
 #include "proxy/tunnel.h"
+#include "proxy/tunnels.h"
 #include <stdlib.h>
 
 #define FREE_EXCHANGES_MAX 1024
@@ -67,9 +68,8 @@ struct exchange *exchange_new(struct downstream *d)
     if (ex) {
         w->free_exchanges = ex->next_free;
         w->free_exchange_count--;
-        memset(ex, 0, offsetof(struct exchange, job));
-        ex->job.active = false;
-        ex->method[0] = ex->path[0] = ex->sni[0] = '\0';
+        memset(ex, 0, offsetof(struct exchange, method));
+        ex->method[0] = ex->path[0] = '\0';
     } else {
         ex = xcalloc(1, sizeof(*ex));
     }
@@ -85,8 +85,16 @@ struct exchange *exchange_new(struct downstream *d)
     d->ex = ex;
     d->c.urgent = false;
     conn_set_deadline(&d->c, CONN_NO_DEADLINE);
-    COUNT(w->c.requests_in_flight);
+    ex->mode = (enum traffic_mode)d->mode;
+    COUNT(w->c.requests_in_flight[ex->mode]);
     return ex;
+}
+
+void exchange_set_mode(struct exchange *ex, enum traffic_mode mode)
+{
+    count_sub(&ex->w->c.requests_in_flight[ex->mode], 1);
+    ex->mode = mode;
+    COUNT(ex->w->c.requests_in_flight[mode]);
 }
 
 static void exchange_free(struct exchange *ex)
@@ -97,7 +105,8 @@ static void exchange_free(struct exchange *ex)
     if (ex->target)
         target_unref(ex->target);
     count_sub(&ex->snap->use[w->index].exchanges, 1);
-    count_sub(&w->c.requests_in_flight, 1);
+    count_sub(&w->c.requests_in_flight[ex->mode], 1);
+    tunnels_release(ex);
     if (w->free_exchange_count >= FREE_EXCHANGES_MAX) {
         free(ex);
         return;
@@ -174,7 +183,8 @@ static void finish_tunnel(struct exchange *ex, enum request_result result)
 {
     struct downstream *d = ex->down;
     bool inner = d->inner != NULL && !ex->opaque, broken = ex->tunnel_broken;
-    COUNT(ex->w->c.tunnels_total[exchange_slot(ex)][result]);
+    if (!inner)
+        COUNT(ex->w->c.tunnels_total[exchange_slot(ex)][result]);
     tunnel_free(ex);
     if (broken && ex->up)
         conn_reset_on_close(&ex->up->c);
@@ -195,7 +205,7 @@ void exchange_finish(struct exchange *ex, enum request_result result)
     if (ex->attempt_begun && BUG(!ex->attempt.fixed))
         attempt_failed(&ex->attempt, OUTCOME_LOCAL);
     judge_record(ex);
-    upstream_cancel(&ex->job);
+    upstream_cancel(ex);
     count_request(ex, result);
     access_log_exchange(ex, result);
     if (ex->tunnel) {
@@ -294,6 +304,7 @@ static void establish(struct exchange *ex, struct upstream *up)
         ex->head_sent = true;
         conn_enqueue_bytes(&ex->down->c, answer, sizeof(answer) - 1);
     }
+    downstream_connected(ex->down);
     exchange_enter(ex, EX_TUNNEL);
     tunnel_begin(ex, !ex->silent);
 }
@@ -304,15 +315,16 @@ void exchange_become_inner(struct exchange *ex)
     struct upstream *up = ex->up;
     COUNT(ex->w->c.connect_plaintext_http_total);
     d->inner = xcalloc(1, sizeof(*d->inner));
-    *d->inner = (struct inner){ .to = ex->authority,
-                                .covered = true,
+    *d->inner = (struct inner){ .covered = true,
                                 .route = ex->route,
                                 .generation = ex->snap->generation,
                                 .gate = ex->gate,
                                 .verdict = ex->verdict,
                                 .breaker = ex->breaker };
-    d->inner->to.raw.p = d->inner->host;
-    d->inner->to.raw.len = authority_key(&ex->authority, d->inner->host, sizeof(d->inner->host));
+    memcpy(d->inner->host, ex->target->key, ex->target->authority_len);
+    struct slice host = { d->inner->host, ex->target->authority_len };
+    if (BUG(authority_parse(&d->inner->to, host, 0) != TARGET_OK))
+        d->inner->to = (struct authority){ .raw = host };
     /* The connection goes on to belong to this client. */
     ex->opaque = false;
     ex->up = NULL;
@@ -375,7 +387,8 @@ void exchange_on_resolved(struct exchange *ex)
 
 void exchange_on_connected(struct exchange *ex, struct upstream *up)
 {
-    ex->connected_us = worker_now_us(ex->w) - ex->job.began_us;
+    ex->connected_us = worker_now_us(ex->w) - ex->job->began_us;
+    upstream_cancel(ex);
     send_request(ex, up);
 }
 
@@ -407,7 +420,7 @@ void exchange_on_connect_failed(struct exchange *ex)
         [CONNECT_SELF] = { OUTCOME_LOCAL, 502, PERR_DESTINATION_IP_PROHIBITED,
                            "the destination is a private port of this proxy" },
     };
-    enum connect_failure f = ex->job.failure;
+    enum connect_failure f = ex->job->failure;
     if (BUG(f == CONNECT_OK))
         f = CONNECT_ERROR;
     judge_failed(ex, answers[f].outcome);
@@ -474,8 +487,8 @@ void exchange_on_deadline(struct exchange *ex)
         return;
     }
     if (ex->state == EX_CONNECT && reached(ex->connect_deadline_ms, now_ms)) {
-        ex->job.failure = ex->job.asking ? CONNECT_DNS_TIMEOUT : CONNECT_TIMEOUT;
-        if (ex->job.asking)
+        ex->job->failure = ex->job->asking ? CONNECT_DNS_TIMEOUT : CONNECT_TIMEOUT;
+        if (ex->job->asking)
             COUNT(ex->w->c.upstream_connects_dns);
         else
             COUNT(ex->w->c.upstream_connects_timeout);
@@ -501,7 +514,7 @@ void exchange_abort(struct exchange *ex)
 {
     judge_failed(ex, OUTCOME_LOCAL);
     ex->client_gone = ex->tunnel_broken = true;
-    upstream_cancel(&ex->job);
+    upstream_cancel(ex);
     if (!ex->tunnel) /* a tunnel's is reset */
         exchange_drop_upstream(ex);
     exchange_finish(ex, RESULT_FAILED);

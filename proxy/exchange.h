@@ -64,7 +64,8 @@ struct exchange {
     const struct live_route *route;
     struct target *target; /* a reference */
     struct attempt attempt;
-    struct tunnel *tunnel; /* EX_TUNNEL only */
+    struct tunnel *tunnel;   /* EX_TUNNEL only */
+    struct connect_job *job; /* EX_CONNECT only */
     struct http1_body request_body;
     struct http1_body response_body;
     struct block *head; /* the request as sent upstream, pinned until it cannot be replayed */
@@ -98,6 +99,7 @@ struct exchange {
     bool tunnel_broken : 1;  /* ended by a reset or by us, not by both sides */
     bool bypassed : 1;       /* the host is in the bypass list */
     bool ungated : 1;        /* mode off, or bypassed: makes no samples */
+    bool holds_tunnel : 1;   /* a place under limits.tunnels */
 
     enum traffic_mode mode;
     struct address upstream_address;
@@ -127,10 +129,7 @@ struct exchange {
     struct exchange *next_free;
 
     /* From here on nothing is cleared for a new request: it is large, and set when used. */
-    struct connect_job job;
-    struct authority authority; /* tunnels only */
-    char sni[128];              /* tunnels only: TLS server name, cut; "": none */
-    char method[16];            /* cut, for the log and tags */
+    char method[16]; /* cut, for the log and tags */
     char path[EXCHANGE_PATH_MAX];
     char trace_id[64];
 };
@@ -152,6 +151,7 @@ void exchange_become_inner(struct exchange *ex);
 struct exchange *exchange_new(struct downstream *d); /* of d's worker; d->ex is set */
 const struct config *exchange_config(const struct exchange *ex);
 unsigned exchange_slot(const struct exchange *ex); /* the route's, in worker_counters.routes */
+void exchange_set_mode(struct exchange *ex, enum traffic_mode mode);
 void exchange_enter(struct exchange *ex, enum exchange_state next);
 void exchange_rearm(struct exchange *ex); /* works out the next deadline */
 /* Looks for a connection and sends the request; fresh: not from the pool. */

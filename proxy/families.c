@@ -29,6 +29,10 @@ static const char *error_value(unsigned i)
 {
     return proxy_error_name((enum proxy_error)i);
 }
+static const char *tier_value(unsigned i)
+{
+    return attempt_tier_name((enum attempt_tier)i);
+}
 static const char *outcome_value(unsigned i)
 {
     return outcome_name((enum outcome)i);
@@ -295,10 +299,21 @@ static const struct point enforcement[] = { GET("enforce", get_enforce), GET("sh
                                             GET("off", get_off) };
 static const struct point log_lines[] = { GET("access", get_dropped_access),
                                           GET("ops", get_dropped_ops) };
-/* Until tunnels and transparent listeners exist, every connection is an explicit HTTP one. */
-static const struct point connections_opened[] = { WORKERS("http", client_connections_total) };
-static const struct point connections_open[] = { WORKERS("http", client_connections) };
-static const struct point requests_open[] = { WORKERS("http", requests_in_flight) };
+/* Nobody can tell at accept whether a CONNECT will come. */
+static const struct point connections_opened[] = {
+    WORKERS("http", client_connections_total_http),
+    WORKERS("transparent", client_connections_total_transparent),
+};
+static const struct point connections_open[] = {
+    WORKERS("http", client_connections[TRAFFIC_HTTP]),
+    WORKERS("connect", client_connections[TRAFFIC_CONNECT]),
+    WORKERS("transparent", client_connections[TRAFFIC_TRANSPARENT]),
+};
+static const struct point requests_open[] = {
+    WORKERS("http", requests_in_flight[TRAFFIC_HTTP]),
+    WORKERS("connect", requests_in_flight[TRAFFIC_CONNECT]),
+    WORKERS("transparent", requests_in_flight[TRAFFIC_TRANSPARENT]),
+};
 static const struct point client_errors[] = {
     WORKERS("bad_request", client_errors_bad_request),
     WORKERS("header_too_large", client_errors_header_too_large),
@@ -326,7 +341,6 @@ static const struct point upstream_connects[] = {
 };
 static const struct point tunnel_bytes[] = { WORKERS("up", tunnel_bytes_up),
                                              WORKERS("down", tunnel_bytes_down) };
-static const struct point tunnels_on_open[] = { WORKERS(NULL, tunnels_closed_on_open) };
 static const struct point dns_lookups[] = {
     WORKERS("ok", dns_lookups_ok),           WORKERS("nxdomain", dns_lookups_nxdomain),
     WORKERS("timeout", dns_lookups_timeout), WORKERS("servfail", dns_lookups_servfail),
@@ -442,21 +456,22 @@ const struct family families[] = {
       .first_cell = CELLS_REQUESTS },
     { N("attempts_total"),
       COUNTER,
-      "Upstream attempts that ended, by outcome",
-      { NAMED("route"), FIXED("outcome", outcome_value, OUTCOME_COUNT) },
+      "Upstream attempts that ended, by outcome; tier: opaque if it was a tunnel's bytes",
+      { NAMED("route"), FIXED("tier", tier_value, TIER_COUNT),
+        FIXED("outcome", outcome_value, OUTCOME_COUNT) },
       .write = write_route_cells,
       PER_ROUTE(attempts),
-      .cells = OUTCOME_COUNT,
+      .cells = CELLS_ATTEMPTS,
       .first_cell = CELLS_REQUESTS + PERR_COUNT },
     { N("tunnels_total"),
       COUNTER,
-      "Tunnels, by what became of them",
+      "Tunnels that stood, by what became of them; without those that turned out to carry HTTP",
       { NAMED("route"), FIXED("outcome", result_value, RESULT_COUNT) },
       .write = write_route_cells,
       IN_WORKERS(tunnels_total),
       .stride = RESULT_COUNT * sizeof(counter),
       .cells = RESULT_COUNT,
-      .first_cell = CELLS_REQUESTS + PERR_COUNT + OUTCOME_COUNT },
+      .first_cell = CELLS_REQUESTS + PERR_COUNT + CELLS_ATTEMPTS },
     { N("request_body_bytes_total"),
       COUNTER,
       "Bytes of request bodies sent upstream",
@@ -490,12 +505,12 @@ const struct family families[] = {
       POINTS(requests_open) },
     { N("client_connections_total"),
       COUNTER,
-      "Client connections accepted",
+      "Client connections accepted, by kind of listener",
       { NAMED("mode") },
       POINTS(connections_opened) },
     { N("client_connections"),
       GAUGE,
-      "Client connections open",
+      "Client connections open; mode connect: a CONNECT was granted on it",
       { NAMED("mode") },
       POINTS(connections_open) },
     { N("client_errors_total"),
@@ -523,8 +538,12 @@ const struct family families[] = {
       "Bytes relayed in tunnels",
       { NAMED("direction") },
       POINTS(tunnel_bytes) },
-    { N("tunnels_closed_on_open_total"), COUNTER, "Tunnels closed because a breaker opened",
-      POINTS(tunnels_on_open) },
+    { N("tunnels_closed_on_open_total"),
+      COUNTER,
+      "Tunnels and upgraded connections closed because a breaker opened",
+      { NAMED("route") },
+      .write = write_route_total,
+      PER_ROUTE(tunnels_closed_on_open) },
     { N("dns_lookups_total"),
       COUNTER,
       "Lookups that were not in the cache",

@@ -77,7 +77,8 @@ void judge_record(struct exchange *ex)
         return;
     ex->recorded = true;
     count_sub(&ex->w->c.attempts_in_flight, 1);
-    COUNT(ex->w->c.routes[exchange_slot(ex)].attempts[ex->attempt.outcome]);
+    enum attempt_tier tier = ex->opaque ? TIER_OPAQUE : TIER_HTTP;
+    COUNT(ex->w->c.routes[exchange_slot(ex)].attempts[tier][ex->attempt.outcome]);
     const struct route *r = ex->route->cfg;
     if (ex->attempt.neutral || !r->router)
         return;

@@ -219,6 +219,15 @@ static struct sync_endpoint endpoint_of(const struct proxy *p, const struct conf
                                    .ingest_secret = control_ingest_secret(p->control) };
 }
 
+/* Sync's thread.  Tunnels of that breaker may have to go now. */
+static void wake_workers(void *arg)
+{
+    struct proxy *p = arg;
+    for (unsigned i = 0; i < p->worker_count; i++)
+        if (count_get(&p->workers[i]->c.tunnels) > 0)
+            worker_wake(p->workers[i]);
+}
+
 static int start_control(struct runtime *rt, struct config *cfg)
 {
     struct proxy *p = &rt->proxy;
@@ -226,6 +235,7 @@ static int start_control(struct runtime *rt, struct config *cfg)
     int err = 0;
     if (cfg->control.embedded)
         err = control_start(&p->control, cfg, &errors);
+    breakers_watch(p->breakers, wake_workers, p);
     struct sync_endpoint endpoint = endpoint_of(p, cfg);
     bool connected = cfg->control.embedded || cfg->control.project_id;
     if (!err)

@@ -34,6 +34,19 @@ const char *traffic_mode_name(enum traffic_mode m)
     return "?";
 }
 
+const char *attempt_tier_name(enum attempt_tier t)
+{
+    switch (t) {
+    case TIER_HTTP:
+        return "http";
+    case TIER_OPAQUE:
+        return "opaque";
+    case TIER_COUNT:
+        break;
+    }
+    return "?";
+}
+
 const char *request_result_name(enum request_result r)
 {
     switch (r) {

@@ -37,6 +37,13 @@ enum traffic_mode {
 };
 const char *traffic_mode_name(enum traffic_mode m);
 
+/* The modes that connections and requests in flight are counted by. */
+#define COUNTED_MODES (TRAFFIC_TRANSPARENT + 1)
+
+/* How much of an attempt we could see (label "tier" of attempts_total, {tier} in tags). */
+enum attempt_tier { TIER_HTTP, TIER_OPAQUE, TIER_COUNT };
+const char *attempt_tier_name(enum attempt_tier t);
+
 /* What became of a request (label "outcome" of requests_total). */
 enum request_result {
     RESULT_FORWARDED,
@@ -95,9 +102,10 @@ const char *decision_name(enum decision d);
 struct route_counters {
     counter requests[TRAFFIC_MODES][CODE_CLASSES][RESULT_COUNT];
     counter errors[PERR_COUNT];
-    counter attempts[OUTCOME_COUNT];
+    counter attempts[TIER_COUNT][OUTCOME_COUNT];
     counter request_body_bytes;
     counter response_body_bytes;
+    counter tunnels_closed_on_open;
 };
 
 #define ROUTE_SLOTS   102 /* 100 names, "_default", "_other" */
@@ -129,7 +137,8 @@ struct histogram { /* upper bounds are the exposition's; the last bucket is +Inf
  * tables of exposition.c say of which. */
 /* clang-format off */
 #define WORKER_LABELLED_COUNTERS(X) \
-    X(client_connections_total) \
+    X(client_connections_total_http) \
+    X(client_connections_total_transparent) \
     X(samples_ring_full_values_total) \
     X(samples_skipped_total_w) \
     X(dns_lookups_ok) \
@@ -159,8 +168,7 @@ struct histogram { /* upper bounds are the exposition's; the last bucket is +Inf
     X(client_errors_aborted) \
     X(client_errors_forbidden) \
     X(tunnel_bytes_up) \
-    X(tunnel_bytes_down) \
-    X(tunnels_closed_on_open)
+    X(tunnel_bytes_down)
 /* clang-format on */
 
 /* Gauges that go up and down in one worker. */
@@ -171,9 +179,6 @@ struct histogram { /* upper bounds are the exposition's; the last bucket is +Inf
     X(dns_cache_entries, "Names in the resolver cache")                                            \
     X(tunnels, "Tunnels open")                                                                     \
     X(buffered_bytes, "Bytes of buffer blocks in use")
-#define WORKER_LABELLED_GAUGES(X)                                                                  \
-    X(client_connections)                                                                          \
-    X(requests_in_flight)
 
 struct worker_counters {
 #define PLAIN(name, help) counter name;
@@ -181,9 +186,10 @@ struct worker_counters {
     WORKER_PLAIN_COUNTERS(PLAIN)
     WORKER_PLAIN_GAUGES(PLAIN)
     WORKER_LABELLED_COUNTERS(LABELLED)
-    WORKER_LABELLED_GAUGES(LABELLED)
 #undef PLAIN
 #undef LABELLED
+    counter client_connections[COUNTED_MODES]; /* gauges; one that carries a CONNECT is "connect" */
+    counter requests_in_flight[COUNTED_MODES];
     struct route_counters routes[ROUTE_SLOTS]; /* by interned route slot */
     counter decisions[BREAKER_SLOTS][DECISION_COUNT];
     counter tunnels_total[ROUTE_SLOTS][RESULT_COUNT];
@@ -201,5 +207,8 @@ void histogram_observe(struct histogram *h, int64_t us);
 struct proxy;
 uint64_t counters_sum(const struct proxy *p, size_t where);
 #define SUM(p, field) counters_sum((p), offsetof(struct worker_counters, field))
+#define SUM_MODES(p, field)                                                                        \
+    (SUM(p, field[TRAFFIC_HTTP]) + SUM(p, field[TRAFFIC_CONNECT]) +                                \
+     SUM(p, field[TRAFFIC_TRANSPARENT]))
 
 #endif

@@ -178,7 +178,7 @@ static void write_process(struct strbuf *out, const struct facts *f)
     }
     row(out, "client connections", "%" PRId64 " of %" PRId64, atomic_load(&f->p->connections),
         status_connection_limit(f->p));
-    row(out, "requests in flight", "%" PRIu64, SUM(f->p, requests_in_flight));
+    row(out, "requests in flight", "%" PRIu64, SUM_MODES(f->p, requests_in_flight));
     row(out, "upstream connections", "%" PRIu64 ", %" PRIu64 " of them idle",
         SUM(f->p, upstream_connections), SUM(f->p, upstream_connections_idle));
     strbuf_adds(out, "</table>\n");

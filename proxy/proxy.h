@@ -30,9 +30,9 @@ struct proxy {
     unsigned worker_count;
     _Atomic(struct snapshot *) snapshot; /* the newest; workers adopt it between events */
 
-    _Atomic int64_t connections; /* client connections of all workers */
-    _Atomic int64_t turned_away; /* more connections, only to be told why not */
-    _Atomic int64_t tunnels;
+    _Atomic int64_t connections;         /* client connections of all workers */
+    _Atomic int64_t turned_away;         /* more connections, only to be told why not */
+    _Atomic int64_t tunnels;             /* places under limits.tunnels that are taken */
     int64_t connection_limit;            /* limits.connections, lowered to fit RLIMIT_NOFILE */
     _Atomic int64_t last_client_gone_ms; /* monotonic; when connections last became 0 */
 

@@ -7,6 +7,7 @@
 #include "proxy/proxy.h"
 #include "proxy/rewrite.h"
 #include "proxy/snapshot.h"
+#include "proxy/tunnels.h"
 #include <arpa/inet.h>
 #include <stdio.h>
 
@@ -318,7 +319,7 @@ static bool port_listed(const struct port_list *ports, uint16_t port)
 /* False: answered. */
 static bool tunnel_allowed(struct exchange *ex)
 {
-    if (atomic_load(&ex->w->proxy->tunnels) < exchange_config(ex)->limits.tunnels)
+    if (tunnels_reserve(ex))
         return true;
     COUNT(ex->w->c.limit_tunnels);
     answer_error(ex, 503, PERR_CONNECTION_LIMIT_REACHED, "limits.tunnels is reached");
@@ -330,7 +331,7 @@ static bool parse_connect(struct exchange *ex, const struct http1_head *h, struc
 {
     const struct config *cfg = exchange_config(ex);
     ex->is_connect = true;
-    ex->mode = TRAFFIC_CONNECT;
+    exchange_set_mode(ex, TRAFFIC_CONNECT);
     enum target_error err = authority_parse(a, h->target, 0);
     if (err) {
         bad_request(ex, 400, target_error_text(err));
@@ -358,7 +359,6 @@ static bool parse_inner(struct exchange *ex, const struct http1_head *h, struct 
                         struct slice *path)
 {
     *a = ex->down->inner->to;
-    ex->mode = TRAFFIC_CONNECT;
     *path = h->target;
     if (h->host)
         a->raw = h->host->value;
@@ -380,7 +380,6 @@ static bool parse_redirected(struct exchange *ex, const struct http1_head *h, st
     uint16_t port = ntohs(to->sa.sa_family == AF_INET6 ? to->in6.sin6_port : to->in.sin_port);
     char ip[INET6_ADDRSTRLEN], text[INET6_ADDRSTRLEN + 2];
     enum target_error err = TARGET_OK;
-    ex->mode = TRAFFIC_TRANSPARENT;
     *path = h->target;
     if (h->target.p[0] != '/' && !slice_eq(h->target, SLICE("*"))) {
         err = target_parse_absolute(a, path, h->target);
@@ -451,9 +450,8 @@ static void find_route(struct exchange *ex, struct http1_head *h, const struct a
         note_trace_id(ex, h);
 }
 
-static void open_tunnel(struct exchange *ex, const struct authority *a)
+static void open_tunnel(struct exchange *ex)
 {
-    ex->authority = *a;
     conn_release_empty(&ex->down->c);
     ex->opaque = true;
     judge_begin(ex);
@@ -467,13 +465,12 @@ void request_begin_opaque(struct downstream *d, const struct authority *a)
     struct authority to = *a;
     static struct http1_head none; /* no fields to match */
     ex->is_connect = ex->silent = ex->close_after = true;
-    ex->mode = TRAFFIC_TRANSPARENT;
     to.fixed = d->original;
     if (!admit(ex) || !tunnel_allowed(ex))
         return;
     find_route(ex, &none, &to, SLICE("/"));
     if (pass_gate(ex))
-        open_tunnel(ex, &to);
+        open_tunnel(ex);
 }
 
 void request_begin(struct downstream *d, struct http1_head *h, size_t head_len)
@@ -496,7 +493,7 @@ void request_begin(struct downstream *d, struct http1_head *h, size_t head_len)
     if (!pass_gate(ex))
         return;
     if (ex->is_connect) {
-        open_tunnel(ex, &a);
+        open_tunnel(ex);
         return;
     }
     char upgrade[UPGRADE_MAX];

@@ -222,6 +222,14 @@ static void write_config(struct json *j, const struct proxy *p, const struct con
     json_close(j);
 }
 
+static uint64_t of_modes(const counter *by_mode)
+{
+    uint64_t sum = 0;
+    for (unsigned m = 0; m < COUNTED_MODES; m++)
+        sum += count_get(&by_mode[m]);
+    return sum;
+}
+
 static void write_workers(struct json *j, const struct proxy *p)
 {
     int64_t now_ms = clock_mono_ms();
@@ -239,8 +247,8 @@ static void write_workers(struct json *j, const struct proxy *p)
         else
             json_int(j, "last_tick_ms_ago", now_ms > tick_ms ? now_ms - tick_ms : 0);
         json_u64(j, "config_generation", atomic_load(&w->adopted_generation));
-        json_u64(j, "client_connections", count_get(&w->c.client_connections));
-        json_u64(j, "requests_in_flight", count_get(&w->c.requests_in_flight));
+        json_u64(j, "client_connections", of_modes(w->c.client_connections));
+        json_u64(j, "requests_in_flight", of_modes(w->c.requests_in_flight));
         json_u64(j, "upstream_connections", count_get(&w->c.upstream_connections));
         json_u64(j, "buffered_bytes", count_get(&w->c.buffered_bytes));
         json_close(j);
@@ -315,12 +323,13 @@ static void write_connections(struct json *j, const struct proxy *p)
     json_open(j, "connections", '{');
     json_int(j, "client", atomic_load(&p->connections));
     json_int(j, "client_limit", status_connection_limit(p));
-    json_u64(j, "client_total", SUM(p, client_connections_total));
-    json_int(j, "tunnels", atomic_load(&p->tunnels));
+    json_u64(j, "client_total",
+             SUM(p, client_connections_total_http) + SUM(p, client_connections_total_transparent));
+    json_u64(j, "tunnels", SUM(p, tunnels));
     json_u64(j, "upstream", SUM(p, upstream_connections));
     json_u64(j, "upstream_idle", SUM(p, upstream_connections_idle));
     json_u64(j, "upstream_reuses", SUM(p, upstream_connection_reuses_total));
-    json_u64(j, "requests_in_flight", SUM(p, requests_in_flight));
+    json_u64(j, "requests_in_flight", SUM_MODES(p, requests_in_flight));
     json_u64(j, "attempts_in_flight", SUM(p, attempts_in_flight));
     json_close(j);
 }
@@ -363,7 +372,8 @@ static void write_route(struct json *j, const struct proxy *p, unsigned slot, co
         }
     }
     for (unsigned i = 0; i < OUTCOME_COUNT; i++)
-        outcomes[i] = SUM(p, routes[slot].attempts[i]);
+        outcomes[i] = SUM(p, routes[slot].attempts[TIER_HTTP][i]) +
+                      SUM(p, routes[slot].attempts[TIER_OPAQUE][i]);
     for (unsigned i = 0; i < PERR_COUNT; i++)
         errors[i] = SUM(p, routes[slot].errors[i]);
 

@@ -1,92 +1,166 @@
 #include "proxy/tls_hello.h"
-#include <stdbool.h>
 
-enum { RECORD_HANDSHAKE = 0x16, CLIENT_HELLO = 1, EXT_SERVER_NAME = 0, NAME_HOST = 0 };
-
-/* What is left to read; a read past the end marks it bad and yields 0. */
-struct reader {
-    const uint8_t *p;
-    size_t left;
-    bool bad;
+enum {
+    RECORD_HANDSHAKE = 0x16,
+    CLIENT_HELLO = 1,
+    EXT_SERVER_NAME = 0,
+    NAME_HOST = 0,
+    RECORD_HEAD = 5
 };
 
-static unsigned take(struct reader *r, size_t bytes)
-{
-    unsigned n = 0;
-    if (r->left < bytes) {
-        r->bad = true;
-        r->left = 0;
-        return 0;
-    }
-    for (size_t i = 0; i < bytes; i++)
-        n = n << 8 | r->p[i];
-    r->p += bytes;
-    r->left -= bytes;
-    return n;
-}
+/* What the bytes consist of, in their order.  Those of a record's head may come between any
+ * two bytes of the message. */
+enum field {
+    MESSAGE_TYPE,
+    MESSAGE_LEN,
+    VERSION_AND_RANDOM,
+    SESSION_LEN,
+    SESSION,
+    SUITES_LEN,
+    SUITES,
+    COMPRESSIONS_LEN,
+    COMPRESSIONS,
+    EXTENSIONS_LEN,
+    EXTENSION_TYPE,
+    OTHER_EXTENSION_LEN,
+    OTHER_EXTENSION,
+    SERVER_NAME_LEN,
+    NAMES_LEN,
+    NAME_TYPE,
+    OTHER_NAME_LEN,
+    OTHER_NAME,
+    HOST_NAME_LEN,
+    HOST_NAME,
+};
 
-/* The next len bytes, as a reader of their own. */
-static struct reader part(struct reader *r, size_t len)
+static enum tls_hello_result done(struct tls_hello *h)
 {
-    struct reader sub = { r->p, len, false };
-    if (r->bad || r->left < len) {
-        r->bad = true;
-        r->left = 0;
-        return (struct reader){ .bad = true };
-    }
-    r->p += len;
-    r->left -= len;
-    return sub;
-}
-
-static struct slice read_server_name(struct reader ext)
-{
-    struct reader list = part(&ext, take(&ext, 2));
-    while (!list.bad && list.left > 0) {
-        unsigned type = take(&list, 1);
-        struct reader name = part(&list, take(&list, 2));
-        if (!name.bad && type == NAME_HOST)
-            return (struct slice){ (const char *)name.p, name.left };
-    }
-    return (struct slice){ "", 0 };
-}
-
-static struct slice read_hello(struct reader hello)
-{
-    take(&hello, 2);               /* legacy_version */
-    part(&hello, 32);              /* random */
-    part(&hello, take(&hello, 1)); /* legacy_session_id */
-    part(&hello, take(&hello, 2)); /* cipher_suites */
-    part(&hello, take(&hello, 1)); /* legacy_compression_methods */
-    struct reader extensions = part(&hello, take(&hello, 2));
-    while (!extensions.bad && extensions.left > 0) {
-        unsigned type = take(&extensions, 2);
-        struct reader ext = part(&extensions, take(&extensions, 2));
-        if (!ext.bad && type == EXT_SERVER_NAME)
-            return read_server_name(ext);
-    }
-    return (struct slice){ "", 0 };
-}
-
-enum tls_hello tls_hello_parse(const uint8_t *data, size_t len, struct slice *name)
-{
-    *name = (struct slice){ "", 0 };
-    if (len > 0 && data[0] != RECORD_HANDSHAKE)
-        return TLS_HELLO_NO;
-    if (len > 1 && data[1] != 3)
-        return TLS_HELLO_NO;
-    if (len < 6)
-        return TLS_HELLO_MORE;
-    if (data[5] != CLIENT_HELLO)
-        return TLS_HELLO_NO;
-    size_t record = (size_t)data[3] << 8 | data[4];
-    if (record < 4)
-        return TLS_HELLO_NO;
-    if (len < 5 + record)
-        return TLS_HELLO_MORE;
-    struct reader r = { data + 6, record - 1, false };
-    struct reader hello = part(&r, take(&r, 3));
-    if (!hello.bad)
-        *name = read_hello(hello);
+    if (h->field != HOST_NAME || h->wanted > 0)
+        h->name_len = 0;
     return TLS_HELLO_DONE;
+}
+
+/* A field that does not fit into the message ends the search. */
+static enum tls_hello_result expect(struct tls_hello *h, enum field f, uint32_t bytes)
+{
+    h->field = (uint8_t)f;
+    h->wanted = bytes;
+    h->number = 0;
+    return h->message_left == 0 || bytes > h->message_left ? done(h) : TLS_HELLO_MORE;
+}
+
+static enum tls_hello_result expect_name(struct tls_hello *h)
+{
+    return h->extension_left > 0 ? expect(h, NAME_TYPE, 1) : expect(h, EXTENSION_TYPE, 2);
+}
+
+/* The present field is complete: what is the next one? */
+static enum tls_hello_result advance(struct tls_hello *h)
+{
+    uint32_t n = h->number;
+    switch ((enum field)h->field) {
+    case MESSAGE_TYPE:
+        h->message_left = 3;
+        return n == CLIENT_HELLO ? expect(h, MESSAGE_LEN, 3) : TLS_HELLO_NO;
+    case MESSAGE_LEN:
+        h->message_left = n;
+        return expect(h, VERSION_AND_RANDOM, 2 + 32);
+    case VERSION_AND_RANDOM:
+        return expect(h, SESSION_LEN, 1);
+    case SESSION_LEN:
+        return expect(h, SESSION, n);
+    case SESSION:
+        return expect(h, SUITES_LEN, 2);
+    case SUITES_LEN:
+        return expect(h, SUITES, n);
+    case SUITES:
+        return expect(h, COMPRESSIONS_LEN, 1);
+    case COMPRESSIONS_LEN:
+        return expect(h, COMPRESSIONS, n);
+    case COMPRESSIONS:
+        return expect(h, EXTENSIONS_LEN, 2);
+    case EXTENSIONS_LEN:
+    case OTHER_EXTENSION:
+        return expect(h, EXTENSION_TYPE, 2);
+    case EXTENSION_TYPE:
+        return expect(h, n == EXT_SERVER_NAME ? SERVER_NAME_LEN : OTHER_EXTENSION_LEN, 2);
+    case OTHER_EXTENSION_LEN:
+        return expect(h, OTHER_EXTENSION, n);
+    case SERVER_NAME_LEN:
+        h->extension_left = n;
+        return expect(h, NAMES_LEN, 2);
+    case NAMES_LEN:
+    case OTHER_NAME:
+        return expect_name(h);
+    case NAME_TYPE:
+        return expect(h, n == NAME_HOST ? HOST_NAME_LEN : OTHER_NAME_LEN, 2);
+    case OTHER_NAME_LEN:
+        return expect(h, OTHER_NAME, n);
+    case HOST_NAME_LEN:
+        if (n > h->extension_left || n > TLS_HELLO_NAME_MAX)
+            return done(h);
+        return expect(h, HOST_NAME, n);
+    case HOST_NAME:
+        break;
+    }
+    return done(h);
+}
+
+static enum tls_hello_result push_message(struct tls_hello *h, uint8_t byte)
+{
+    enum tls_hello_result r = TLS_HELLO_MORE;
+    if (h->field == HOST_NAME)
+        h->name[h->name_len++] = (char)byte;
+    h->number = h->number << 8 | byte;
+    h->wanted -= h->wanted > 0; /* nothing was expected of the very first byte */
+    h->message_left -= h->message_left > 0;
+    h->extension_left -= h->extension_left > 0;
+    while (r == TLS_HELLO_MORE && h->wanted == 0)
+        r = advance(h);
+    return r;
+}
+
+/* A record's head: type, version (3 and any), length of at least one byte. */
+static enum tls_hello_result push_head(struct tls_hello *h, uint8_t byte)
+{
+    static const uint8_t fixed[2] = { RECORD_HANDSHAKE, 3 };
+    unsigned at = h->head_at++;
+    if (at < 2)
+        return byte == fixed[at] ? TLS_HELLO_MORE : TLS_HELLO_NO;
+    if (at >= 3)
+        h->record_left = h->record_left << 8 | byte;
+    return at == 4 && h->record_left == 0 ? TLS_HELLO_NO : TLS_HELLO_MORE;
+}
+
+static enum tls_hello_result push(struct tls_hello *h, uint8_t byte)
+{
+    if (h->seen++ == TLS_HELLO_MAX)
+        return done(h);
+    if (h->head_at < RECORD_HEAD)
+        return push_head(h, byte);
+    if (--h->record_left == 0)
+        h->head_at = 0;
+    return push_message(h, byte);
+}
+
+enum tls_hello_result tls_hello_push(struct tls_hello *h, const uint8_t *data, size_t len)
+{
+    for (size_t i = 0; i < len && h->result == TLS_HELLO_MORE; i++)
+        h->result = (uint8_t)push(h, data[i]);
+    return (enum tls_hello_result)h->result;
+}
+
+struct slice tls_hello_name(const struct tls_hello *h)
+{
+    return (struct slice){ h->name, h->result == TLS_HELLO_DONE ? h->name_len : 0 };
+}
+
+enum tls_alert tls_alert_parse(const uint8_t *data, size_t len)
+{
+    /* Type, version 3 and any, length, level: fatal. */
+    static const uint8_t want[TLS_ALERT_BYTES] = { 0x15, 3, 0, 0, 2, 2 };
+    for (size_t i = 0; i < len && i < TLS_ALERT_BYTES; i++)
+        if (i != 2 && data[i] != want[i])
+            return TLS_ALERT_NO;
+    return len < TLS_ALERT_BYTES ? TLS_ALERT_MORE : TLS_ALERT_FATAL;
 }

@@ -7,6 +7,7 @@
 #include "proxy/rewrite.h"
 #include "proxy/snapshot.h"
 #include "proxy/tunnel.h"
+#include "proxy/tunnels.h"
 
 /* ---- The client's side ---- */
 
@@ -18,7 +19,7 @@ void transfer_client_gone(struct exchange *ex, int64_t at_ms)
         attempt_client_gone(&ex->attempt, at_ms);
         judge_record(ex);
     }
-    upstream_cancel(&ex->job);
+    upstream_cancel(ex);
     /* The origin must not take what it got for a whole request (RFC 9112 8). */
     exchange_drop_upstream(ex);
     exchange_finish(ex, RESULT_CLIENT_ABORTED);
@@ -338,6 +339,8 @@ static enum head_progress take_response_head(struct exchange *ex)
     if (h.status == 101)
         return switch_protocols(ex, &h, end);
     bool final = h.status >= 200;
+    if (final)
+        tunnels_release(ex); /* an upgrade that was refused */
     if (final)
         begin_response(ex, &h, end);
     else if (!pass_interim(ex, &h, end))

@@ -7,6 +7,7 @@
 #include <arpa/inet.h>
 #include <linux/netfilter_ipv4.h>
 #include <stdio.h>
+#include <stdlib.h>
 
 #define IP6T_SO_ORIGINAL_DST 80 /* linux/netfilter_ipv6/ip6_tables.h, which C++ headers break */
 
@@ -32,40 +33,56 @@ static void name_opaque(const struct downstream *d, struct slice sni, struct aut
     uint16_t port = ntohs(to->sa.sa_family == AF_INET6 ? to->in6.sin6_port : to->in.sin_port);
     char text[INET6_ADDRSTRLEN + 2], ip[INET6_ADDRSTRLEN];
     bool is_name = sni.len > 0 && !memchr(sni.p, ':', sni.len) && sni.p[0] != '[';
-    if (is_name && authority_parse(a, sni, port) == TARGET_OK)
-        return;
-    address_text(to, ip, sizeof(ip));
-    int n = snprintf(text, sizeof(text), to->sa.sa_family == AF_INET6 ? "[%s]" : "%s", ip);
-    if (BUG(authority_parse(a, (struct slice){ text, (size_t)n }, port) != TARGET_OK))
-        return;
+    if (!is_name || authority_parse(a, sni, port) != TARGET_OK) {
+        address_text(to, ip, sizeof(ip));
+        int n = snprintf(text, sizeof(text), to->sa.sa_family == AF_INET6 ? "[%s]" : "%s", ip);
+        if (BUG(authority_parse(a, (struct slice){ text, (size_t)n }, port) != TARGET_OK))
+            return;
+    }
     a->raw = (struct slice){ a->host, a->host_len };
 }
 
-static void go_opaque(struct downstream *d, struct slice sni)
+static void decided(struct downstream *d)
+{
+    d->undecided = false;
+    free(d->hello);
+    d->hello = NULL;
+}
+
+static void go_opaque(struct downstream *d)
 {
     struct authority a;
-    d->undecided = false;
-    name_opaque(d, sni, &a);
+    name_opaque(d, d->hello ? tls_hello_name(d->hello) : (struct slice){ "", 0 }, &a);
+    decided(d);
     request_begin_opaque(d, &a);
+}
+
+/* What of the block has not been seen yet. */
+static enum tls_hello_result look_for_hello(struct downstream *d)
+{
+    const struct block *in = d->c.in;
+    if (!d->hello)
+        d->hello = xcalloc(1, sizeof(*d->hello));
+    size_t seen = d->hello->result == TLS_HELLO_MORE ? d->hello->seen : block_len(in);
+    return tls_hello_push(d->hello, in->data + in->start + seen, block_len(in) - seen);
 }
 
 /* True: decided. */
 static bool look(struct downstream *d, bool waited_long_enough)
 {
-    struct slice sni = { "", 0 };
     const uint8_t *data = block_bytes(d->c.in);
     size_t len = block_len(d->c.in);
-    enum tls_hello tls = tls_hello_parse(data, len, &sni);
+    enum tls_hello_result tls = look_for_hello(d);
     enum sniff http = tls == TLS_HELLO_NO ? tunnel_sniff(data, len) : SNIFF_OPAQUE;
     bool full = block_space(d->c.in) <= BLOCK_TAILROOM;
     if (http == SNIFF_HTTP) {
-        d->undecided = false;
+        decided(d);
         return true;
     }
     bool more = tls == TLS_HELLO_MORE || (tls == TLS_HELLO_NO && http == SNIFF_MORE);
     if (more && !full && !waited_long_enough)
         return false;
-    go_opaque(d, sni);
+    go_opaque(d);
     return true;
 }
 
@@ -84,7 +101,7 @@ void transparent_decide(struct downstream *d, bool waited_long_enough)
         case IO_YIELD:
             conn_release_empty(&d->c);
             if (waited_long_enough)
-                go_opaque(d, (struct slice){ "", 0 }); /* the server may speak first */
+                go_opaque(d); /* the server may speak first */
             return;
         case IO_EOF:
             if (d->c.in && look(d, true)) /* all that it has to say is here */

@@ -1,45 +1,43 @@
 /*
  * tunnel.h - bytes both ways: CONNECT, and connections that were upgraded.
  *
- * Starts with read and write through buffer blocks; a direction that fills two reads in
- * a row turns to splice(2) while a pipe is free (64 per worker).  An idle tunnel holds
- * neither block nor pipe.  Each direction ends on its own (half-close); a reset ends
- * both.  An opaque tunnel is one attempt, judged at the first upstream byte or at the
- * failure before it.
+ * Each direction ends on its own (half-close); a reset ends both.  An opaque tunnel is one
+ * attempt, judged at the first upstream byte or at the failure before it.  The first bytes
+ * of a CONNECT are looked at as they pass, and never held back for it: the client's for a
+ * TLS server name, the upstream's for a TLS alert in place of an answer.
  */
 #ifndef PROXY_TUNNEL_H
 #define PROXY_TUNNEL_H
+#include "proxy/tls_hello.h"
+#include "proxy/tunnel_way.h"
 #include "proxy/worker.h"
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
 struct exchange;
+struct tunnel_route;
 
-#define TUNNEL_PIPES_MAX    64 /* per worker: pipe pages are limited per user */
-#define TUNNEL_SNIFF_MS     200
-#define TUNNEL_SNIFF_MAX    8192
-#define TUNNEL_IDLE_OPEN_MS 1000 /* close_idle: idle for this long while a breaker is open */
+#define TUNNEL_SNIFF_MS  200
+#define TUNNEL_SNIFF_MAX 8192
+#define TUNNEL_ALERT_MS  1000 /* for the rest of an alert */
 
-struct tunnel_pipe {
-    struct tunnel_pipe *next; /* in the worker's free list */
-    int fds[2];
-    size_t bytes;
-};
-
-struct tunnel_way {
-    struct tunnel_pipe *pipe; /* NULL: copying */
-    uint8_t full_reads;       /* in a row */
-    bool eof;                 /* the source has ended */
-    bool shut;                /* and the sink has been told */
+/* What the first bytes said so far. */
+struct tunnel_look {
+    struct tls_hello hello; /* the client's */
+    uint8_t answer[TLS_ALERT_BYTES];
+    uint8_t answer_len;
+    size_t noted_up, noted_down; /* bytes that have been looked at */
 };
 
 struct tunnel {
-    struct list link; /* in worker->tunnels */
+    struct list link; /* in group */
+    struct tunnel_route *group;
     struct exchange *ex;
+    struct tunnel_look *look;   /* owned; NULL once nothing is looked for */
+    char *sni;                  /* owned; NULL: no TLS server name */
     struct tunnel_way up, down; /* client to upstream, upstream to client */
     bool sniffing;              /* is it plain HTTP? the client's bytes wait in its input block */
-    bool client_hello;
     int64_t sniff_until_ms;
 };
 
@@ -48,11 +46,8 @@ void tunnel_begin(struct exchange *ex, bool sniff);
 void tunnel_run(struct exchange *ex); /* any event; may end the exchange */
 void tunnel_on_deadline(struct exchange *ex);
 int64_t tunnel_deadline(const struct exchange *ex); /* OFF: none */
+void tunnel_close_on_open(struct exchange *ex);     /* its breaker is open: counted, reset */
 void tunnel_free(struct exchange *ex);              /* gives pipes back; fine without a tunnel */
-
-/* Every second: closes tunnels whose breaker is open, as tunnels_on_open says. */
-void tunnels_tick(struct worker *w);
-void tunnel_pipes_free(struct worker *w);
 
 /* Do the client's first bytes begin a plain HTTP/1 request? (pure) */
 enum sniff { SNIFF_MORE, SNIFF_HTTP, SNIFF_OPAQUE };

@@ -228,11 +228,55 @@ static void job_stop(struct connect_job *job)
     job->in_flight = 0;
 }
 
-void upstream_cancel(struct connect_job *job)
+/* ---- Jobs are kept for the next exchange that connects ---- */
+
+#define FREE_JOBS_MAX 256
+
+static struct connect_job *job_take(struct exchange *ex)
 {
+    struct worker *w = ex->w;
+    struct connect_job *job = w->free_jobs;
+    if (job) {
+        w->free_jobs = job->next_free;
+        w->free_job_count--;
+    } else {
+        job = xcalloc(1, sizeof(*job));
+    }
+    job->ex = ex;
+    ex->job = job;
+    return job;
+}
+
+void upstream_cancel(struct exchange *ex)
+{
+    struct connect_job *job = ex->job;
+    struct worker *w = ex->w;
+    if (!job)
+        return;
+    ex->job = NULL;
     if (job->active)
         job_stop(job);
+    if (w->free_job_count >= FREE_JOBS_MAX) {
+        free(job);
+        return;
+    }
+    job->ex = NULL;
+    job->next_free = w->free_jobs;
+    w->free_jobs = job;
+    w->free_job_count++;
 }
+
+void connect_jobs_free(struct worker *w)
+{
+    while (w->free_jobs) {
+        struct connect_job *job = w->free_jobs;
+        w->free_jobs = job->next_free;
+        free(job);
+    }
+    w->free_job_count = 0;
+}
+
+/* ---- Trying addresses ---- */
 
 /* Of several failures the one that says most is reported: a refusal beats a denied address. */
 static void note_failure(struct connect_job *job, enum connect_failure failure, int error)
@@ -428,9 +472,9 @@ static void on_resolved(struct dns_query *q, const struct dns_answer *answer)
         exchange_on_connect_failed(job->ex);
 }
 
-static enum upstream_start job_start(struct connect_job *job, struct exchange *ex)
+static enum upstream_start job_start(struct exchange *ex)
 {
-    job->ex = ex;
+    struct connect_job *job = job_take(ex);
     job->active = true;
     job->asking = job->stagger_armed = false;
     job->query = (struct dns_query){ .done = on_resolved };
@@ -470,5 +514,5 @@ enum upstream_start upstream_acquire(struct exchange *ex, bool fresh, struct ups
         *out = up;
         return UPSTREAM_READY;
     }
-    return job_start(&ex->job, ex);
+    return job_start(ex);
 }

@@ -46,9 +46,10 @@ enum connect_failure {
     CONNECT_SELF,   /* our own telemetry or admin port */
 };
 
-/* An attempt to get a connection; embedded in the exchange. */
+/* An attempt to get a connection; an exchange has one only while it connects. */
 struct connect_job {
-    struct exchange *ex;
+    struct exchange *ex; /* NULL: in the worker's free list */
+    struct connect_job *next_free;
     bool active;
     bool asking; /* query is with the resolver */
     struct dns_query query;
@@ -71,9 +72,10 @@ enum upstream_start { UPSTREAM_READY, UPSTREAM_PENDING, UPSTREAM_FAILED };
 
 /* Finds or opens a connection for ex->target.  fresh: not from the pool.  READY: *out is lent
  * to ex; PENDING: exchange_on_connected or exchange_on_connect_failed follows; FAILED:
- * ex->job.failure says why. */
+ * ex->job->failure says why. */
 enum upstream_start upstream_acquire(struct exchange *ex, bool fresh, struct upstream **out);
-void upstream_cancel(struct connect_job *job); /* fine if it is not active */
+void upstream_cancel(struct exchange *ex); /* gives ex->job back; fine without one */
+void connect_jobs_free(struct worker *w);
 /* The exchange is done with it: to the pool, or parked with its owner, or closed. */
 void upstream_release(struct upstream *up, bool reusable);
 /* From now on it belongs to this client; beyond PARKED_MAX the oldest of them goes. */

@@ -12,7 +12,8 @@
 #include "proxy/proxy.h"
 #include "proxy/snapshot.h"
 #include "proxy/target.h"
-#include "proxy/tunnel.h"
+#include "proxy/tunnel_way.h"
+#include "proxy/tunnels.h"
 #include "proxy/upstream.h"
 #include <event2/event.h>
 #include <signal.h>
@@ -111,10 +112,10 @@ static void bury(struct worker *w)
 static void on_wake(evutil_socket_t fd, short what, void *arg)
 {
     (void)what;
-    (void)arg;
     uint64_t n;
     while (read(fd, &n, sizeof(n)) > 0)
         continue;
+    tunnels_look(arg); /* a breaker may have opened */
 }
 
 static void on_tick(evutil_socket_t fd, short what, void *arg)
@@ -124,8 +125,7 @@ static void on_tick(evutil_socket_t fd, short what, void *arg)
     struct worker *w = arg;
     atomic_store(&w->tick_ms, worker_now_ms(w));
     dns_tick(w->dns);
-    if (!list_empty(&w->tunnels))
-        tunnels_tick(w);
+    tunnels_look(w);
     block_pool_trim(&w->blocks, KEEP_BLOCKS);
 }
 
@@ -194,7 +194,8 @@ struct worker *worker_new(struct proxy *p, unsigned index, struct ring *ring)
     list_init(&w->starved);
     list_init(&w->graveyard);
     list_init(&w->downstreams);
-    list_init(&w->tunnels);
+    list_init(&w->tunnel_routes);
+    w->tunnels_of = map_new();
     w->targets = map_new();
     adopt_snapshot(w);
     block_pool_init(&w->blocks, (size_t)w->snap->cfg->limits.buffered_total / p->worker_count);
@@ -242,7 +243,9 @@ void worker_free(struct worker *w)
         return;
     close_everything(w);
     exchanges_free(w);
+    connect_jobs_free(w);
     tunnel_pipes_free(w);
+    tunnels_free(w);
     dns_free(w->dns);
     targets_free(w);
     block_pool_trim(&w->blocks, 0);

@@ -17,6 +17,7 @@
 #include <stdint.h>
 
 struct conn;
+struct connect_job;
 struct dns;
 struct event;
 struct event_base;
@@ -51,11 +52,15 @@ struct worker {
     struct list starved;   /* connections waiting for a buffer block */
     struct list graveyard; /* closed connections, freed at the end of the turn */
     struct list downstreams;
-    struct list tunnels;
+    struct list tunnel_routes; /* for tunnels.c */
+    struct map *tunnels_of;    /* the same by route */
+    bool tunnels_left;         /* some may have to go although their breaker changes no more */
     struct tunnel_pipe *free_pipes;
     unsigned pipe_count; /* free ones included */
     struct exchange *free_exchanges;
     unsigned free_exchange_count;
+    struct connect_job *free_jobs;
+    unsigned free_job_count;
     uint64_t exchange_serial;
     size_t idle_upstreams;
     struct listener *listeners;
@@ -65,7 +70,7 @@ struct worker {
     uint64_t turn, turn_of_clock;
     int64_t now_us_cached;
     int64_t now_wall_ms_cached;
-    uint64_t breakers_version;
+    uint64_t breakers_version; /* at the last look at tunnels */
     _Atomic bool stop;
     _Atomic int64_t tick_ms; /* monotonic, when it last ticked */
     _Atomic uint64_t adopted_generation;

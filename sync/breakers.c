@@ -16,6 +16,8 @@ struct breakers {
     _Atomic unsigned flags;
     _Atomic uint64_t version;
     _Atomic uint64_t table_full;
+    void (*opened)(void *arg); /* NULL: nobody asks */
+    void *opened_arg;
 };
 
 const char *breaker_state_name(enum breaker_state s)
@@ -155,6 +157,7 @@ bool breakers_store(struct breakers *b, uint32_t id, enum breaker_state state, u
         rate = 0;
     if (v.state == state && v.rate == rate && v.rate_null == rate_null)
         return false;
+    bool opens = state == BREAKER_OPEN && v.state != BREAKER_OPEN;
     if (v.state != state)
         note_transition(b, id, state, wall_ms);
     v.state = state;
@@ -164,7 +167,15 @@ bool breakers_store(struct breakers *b, uint32_t id, enum breaker_state state, u
     atomic_store_explicit(&b->changed_ms[id], wall_ms, memory_order_relaxed);
     atomic_store_explicit(&b->server[id], breaker_pack(v), memory_order_release);
     atomic_fetch_add_explicit(&b->version, 1, memory_order_release);
+    if (opens && b->opened)
+        b->opened(b->opened_arg);
     return true;
+}
+
+void breakers_watch(struct breakers *b, void (*opened)(void *arg), void *arg)
+{
+    b->opened = opened;
+    b->opened_arg = arg;
 }
 
 void breakers_set_flags(struct breakers *b, unsigned set, unsigned clear)

@@ -82,6 +82,10 @@ bool breakers_store(struct breakers *b, uint32_t id, enum breaker_state state, u
 uint64_t breakers_transitions(const struct breakers *b, unsigned slot, enum breaker_state to);
 int64_t breakers_transition_ms(const struct breakers *b, unsigned slot);
 
+/* Before any thread runs: whom to tell when a breaker has opened, on the thread that stored
+ * it.  The states are there to be read by then. */
+void breakers_watch(struct breakers *b, void (*opened)(void *arg), void *arg);
+
 /* Any thread. */
 void breakers_set_flags(struct breakers *b, unsigned set, unsigned clear);
 /* Changes with every stored state or rate: a worker compares it to see whether to look. */

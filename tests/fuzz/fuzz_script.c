@@ -329,16 +329,20 @@ static void check_books(struct worker *w)
                 for (unsigned k = 0; k < RESULT_COUNT; k++)
                     requests += count_get(&rc->requests[m][c][k]);
         for (unsigned o = 0; o < OUTCOME_COUNT; o++)
-            attempts += count_get(&rc->attempts[o]);
+            attempts +=
+                count_get(&rc->attempts[TIER_HTTP][o]) + count_get(&rc->attempts[TIER_OPAQUE][o]);
     }
     CHECK(requests == w->exchange_serial, "%llu requests counted, %llu served",
           (unsigned long long)requests, (unsigned long long)w->exchange_serial);
     CHECK(attempts == count_get(&w->c.attempts_started_total), "%llu attempts judged, %llu begun",
           (unsigned long long)attempts,
           (unsigned long long)count_get(&w->c.attempts_started_total));
-    CHECK(count_get(&w->c.requests_in_flight) == 0, "requests in flight");
+    for (unsigned m = 0; m < COUNTED_MODES; m++) {
+        CHECK(count_get(&w->c.requests_in_flight[m]) == 0, "requests in flight");
+        CHECK(count_get(&w->c.client_connections[m]) == 0, "client connections");
+    }
     CHECK(count_get(&w->c.attempts_in_flight) == 0, "attempts in flight");
-    CHECK(count_get(&w->c.client_connections) == 0, "client connections");
+    CHECK(atomic_load(&stage.proxy.tunnels) == 0, "places for tunnels");
     CHECK(atomic_load(&stage.proxy.connections) == 0, "connections of the process");
     CHECK(atomic_load(&w->snap->use[0].exchanges) == 0, "exchanges hold the snapshot");
 }

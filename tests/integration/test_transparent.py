@@ -143,6 +143,15 @@ class TransparentTest(Case):
                 self.assert_relayed(client.read_response(), 200, b"ok")
         self.assertEqual((one.hits, two.hits), (3, 3))
 
+    def test_metrics_say_that_they_came_this_way(self):
+        self.http_origin(host=V4, port=HTTP)
+        accepted, http = (self.delta("client_connections_total", mode=m) for m in ("transparent", "http"))
+        client = self.reach(V4, HTTP)
+        client.send("GET / HTTP/1.1\r\nHost: shop.test\r\n\r\n")
+        self.assert_relayed(client.read_response(), 200, b"ok")
+        self.assertEqual((accepted(), http()), (1, 0))
+        self.assertGreaterEqual(self.px.metric("client_connections", mode="transparent"), 1)
+
     def test_http_in_small_pieces_is_still_http(self):
         self.http_origin(host=V4, port=HTTP)
         client = self.reach(V4, HTTP)
@@ -217,6 +226,26 @@ class TransparentTest(Case):
         self.assertEqual(client.read_exactly(7), ALERT)
         self.assertEqual(got, [hello])
         self.assertEqual(samples(), [("tls", "pay.test", "opaque", "tls")])
+
+    def test_a_client_hello_in_several_records_is_routed_by_its_name(self):
+        hello = client_hello("pay.test")
+        message = hello[5:]
+        for sizes in ((1, 3, len(message)), (60, 60, len(message)), (len(message) - 1, 1)):
+            with self.subTest(sizes):
+                records, at = b"", 0
+                for n in sizes:
+                    part, at = message[at:at + n], at + n
+                    records += b"\x16\x03\x01" + len(part).to_bytes(2, "big") + part
+                origin = self.origin(lambda conn, n=len(records): (conn.read_exactly(n), conn.send(ALERT), conn.wait_for_end()),
+                                     host=V4, port=TLS)
+                samples = self.samples()
+                client = self.reach(V4, TLS)
+                for i in range(0, len(records), 100):
+                    client.send(records[i:i + 100])
+                    time.sleep(0.01)
+                self.assertEqual(client.read_exactly(7), ALERT)
+                self.assertEqual(samples(), [("tls", "pay.test", "opaque", "tls")])
+                origin.stop()
 
     def test_a_client_hello_that_stops_half_way_goes_on_by_address(self):
         hello = client_hello("pay.test")

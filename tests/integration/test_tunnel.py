@@ -356,6 +356,34 @@ class GateTest(Case):
         self.px.wait_metric(lambda n: n == 2, "tunnels")
         tunnel(self.client(), origin.authority)
 
+    def test_a_connect_that_still_connects_has_its_place_already(self):
+        origin = self.origin(echo)
+        for name in ("mute1.test", "mute2.test"):
+            self.names.behaviour[name] = "silent"
+        waiting = [self.client() for _ in range(2)]
+        for i, client in enumerate(waiting):
+            client.send(f"CONNECT mute{i + 1}.test:443 HTTP/1.1\r\nHost: x\r\n\r\n")
+        self.px.wait_metric(lambda n: n == 2, "attempts_in_flight")
+        kept = tunnel(self.client(), origin.authority)
+        refused = self.client()
+        refused.send(f"CONNECT {origin.authority} HTTP/1.1\r\nHost: x\r\n\r\n")
+        self.assert_self_made(refused.read_response(), 503, "connection_limit_reached")
+        self.assertEqual(self.px.metric("tunnels"), 1)
+        for client in waiting:  # each way to end gives the place back
+            client.close()
+        self.px.wait_metric(lambda n: n == 1, "attempts_in_flight")
+        gone = self.origin(sink)
+        gone.stop()
+        for _ in range(4):
+            self.assertEqual(connect(self.client(), gone.authority).status, 502)
+            self.assertEqual(connect(self.client(), f"pay.test:{origin.port}").status, 503)
+        more = [tunnel(self.client(), origin.authority) for _ in range(2)]
+        self.assertEqual(connect(self.client(), origin.authority).status, 503)
+        for client in (kept, *more):
+            client.close()
+        self.px.wait_metric(lambda n: n == 0, "tunnels")
+        self.assertEqual(self.px.metric("limit_rejections_total", limit="tunnels"), 2)
+
 
 class PortsTest(Case):
     def test_connect_ports_decide_before_the_gate(self):
@@ -492,6 +520,119 @@ class JudgeTest(SharedCase):
         judged()
         self.sample(origin, "alert.test", "tls", False)
 
+    def alerting(self, *parts, end=sink):
+        """An origin that reads a whole ClientHello, sends the parts as the client takes them, and ends so."""
+        taken = threading.Semaphore(0)
+
+        def script(conn):
+            conn.read_exactly(len(client_hello()))
+            for i, part in enumerate(parts):
+                if i:
+                    taken.acquire(timeout=10)
+                conn.send(part)
+            taken.acquire(timeout=10)
+            end(conn)
+
+        return self.origin(script), taken
+
+    def hear(self, client, taken, *parts):
+        for part in parts:
+            self.assertEqual(client.read_exactly(len(part)), part, "passed on at once")
+            taken.release()
+
+    def test_an_alert_in_pieces_is_a_tls_failure_and_passes_by_without_delay(self):
+        for cut in range(1, 7):
+            with self.subTest(cut):
+                parts = ALERT_HANDSHAKE_FAILURE[:cut], ALERT_HANDSHAKE_FAILURE[cut:]
+                judged = self.judged("tls")
+                origin, taken = self.alerting(*parts)
+                client = self.open(origin, f"pieces-{cut}.test").send(client_hello())
+                self.hear(client, taken, *parts)
+                judged()
+                self.sample(origin, f"pieces-{cut}.test", "tls", False)
+        parts = [bytes([b]) for b in ALERT_HANDSHAKE_FAILURE]
+        judged = self.judged("tls")
+        origin, taken = self.alerting(*parts)
+        client = self.open(origin, "bytes.test").send(client_hello())
+        self.hear(client, taken, *parts)
+        judged()
+
+    def test_a_client_hello_in_pieces_is_one(self):
+        hello = client_hello()
+        for cut in (1, 2, 5, 6, 50):
+            with self.subTest(cut):
+                judged = self.judged("tls")
+                origin, _ = self.alerting(ALERT_HANDSHAKE_FAILURE)
+                client = self.open(origin, "begun.test").send(hello[:cut])
+                wait_until(lambda: origin.connections and origin.received() == hello[:cut], 5, "the first piece")
+                client.send(hello[cut:])
+                client.read_exactly(7)
+                judged()
+
+    def test_what_begins_like_an_alert_and_goes_on_otherwise_is_a_success(self):
+        for parts in ((b"\x15", b"EHLO"), (b"\x15\x03", b"\x03\x00\x13\x02\x28"), (b"\x15\x03\x03\x00\x02", b"\x01\x00")):
+            with self.subTest(parts):
+                judged = self.judged("success")
+                origin, taken = self.alerting(*parts)
+                client = self.open(origin, "begins.test").send(client_hello())
+                self.assertEqual(client.read_exactly(len(parts[0])), parts[0])
+                self.assertEqual(self.px.metric("attempts_in_flight"), 1, "not yet known")
+                time.sleep(0.05)
+                taken.release()
+                self.hear(client, taken, *parts[1:])
+                judged()
+                value = self.sample(origin, "begins.test", "success", True)["value"]
+                self.assertLess(value, 45, "latency is that of the first byte")
+
+    def test_an_alert_that_is_never_completed_is_a_tls_failure(self):
+        for what, end in (("FIN", lambda conn: None), ("RST", lambda conn: conn.reset()), ("silence", sink)):
+            with self.subTest(what):
+                judged = self.judged("tls")
+                origin, taken = self.alerting(b"\x15\x03\x03", end=end)
+                client = self.open(origin, f"half-{what.lower()}.test").send(client_hello())
+                self.hear(client, taken, b"\x15\x03\x03")
+                judged()
+                self.sample(origin, f"half-{what.lower()}.test", "tls", False)
+        judged = self.judged("tls")
+        origin, taken = self.alerting(b"\x15")
+        client = self.open(origin, "half-left.test").send(client_hello())
+        client.read_exactly(1)
+        client.close()
+        judged()
+
+    def test_a_reset_after_the_clients_end_is_a_reset_and_an_end_is_not(self):
+        def reset(conn):
+            conn.read_to_eof()
+            conn.reset()
+
+        for host, script, outcome in (("broke.test", reset, "reset"), ("followed.test", sink, "client_abort")):
+            with self.subTest(host):
+                judged, origin = self.judged(outcome), self.origin(script)
+                client = self.open(origin, host).send(b"\x01")
+                client.half_close()
+                client.expect_eof() if outcome == "client_abort" else client.expect_reset()
+                judged()
+                if outcome == "reset":
+                    self.sample(origin, host, "reset", False)
+
+    def test_metrics_tell_a_tunnels_bytes_from_http(self):
+        origin = self.origin(echo)
+        opaque = self.delta("attempts_total", tier="opaque", outcome="success")
+        http = self.delta("attempts_total", tier="http")
+        tunnels = self.delta("tunnels_total")
+        client = self.open(origin, "tiers.test").send(b"\x01")
+        client.read_exactly(1)
+        self.assertEqual((opaque(), http()), (1, 0))
+        self.assertEqual((self.px.metric("client_connections", mode="connect"),
+                          self.px.metric("requests_in_flight", mode="connect")), (1, 1))
+        client.close()
+        wait_until(lambda: tunnels() == 1, 5, "one tunnel counted")
+        self.assert_relayed(self.get(self.http_origin().url + "/", proxy=self.px), 200, b"ok")
+        wait_until(lambda: http() == 1, 5, "one HTTP attempt")
+        self.assertEqual((opaque(), tunnels()), (1, 1))
+        self.assertEqual((self.px.metric("client_connections", mode="connect"),
+                          self.px.metric("requests_in_flight", mode="connect")), (0, 0))
+
     def test_the_same_bytes_without_a_client_hello_are_no_alert(self):
         judged, origin = self.judged("success"), self.origin(greeting(ALERT_HANDSHAKE_FAILURE))
         self.open(origin, "no-alert.test").read_exactly(7)
@@ -586,8 +727,9 @@ class OpenBreakerTest(Case):
             return {"name": rule, "match": {"hosts": [rule.replace("_", "-") + ".test"]}, "breakers": ["b"],
                     "router": "rtr", "tunnels_on_open": rule}
 
+        self._names = self.dns()
         self.px = self.proxy({"routes": [route(r) for r in ("keep", "close_idle", "close")], "workers": 2}, self.cp,
-                             dns=self.dns())
+                             dns=self._names)
         self.origin_ = self.origin(self.serve)
 
     @staticmethod
@@ -657,6 +799,45 @@ class OpenBreakerTest(Case):
                 keep.close()
                 self.px.wait_metric(lambda n: n == 0, "tunnels")
 
+    def test_an_opening_breaker_closes_tunnels_at_once_and_is_counted_by_route(self):
+        for upgraded in (False, True):
+            times = []
+            for _ in range(6):
+                client = self.open("close.test", upgraded)
+                began = time.monotonic()
+                self.cp.set("b", "open")
+                client.expect_eof()
+                times.append(time.monotonic() - began)
+                self.cp.set("b", "closed")
+                self.px.wait_breaker("b", "closed")
+            self.assertLess(max(times), 0.3 * slowdown(), f"upgraded {upgraded}: nobody waits for a tick")
+        by_route = self.px.metrics().by("tunnels_closed_on_open_total", "route")
+        self.assertEqual({k: v for k, v in by_route.items() if v}, {"close": 12})
+
+    def test_a_tunnel_that_falls_idle_while_the_breaker_is_open_goes_then(self):
+        client = self.open("close-idle.test", False)
+        self.cp.set("b", "open")
+        self.px.wait_breaker("b", "open")
+        for _ in range(8):
+            time.sleep(0.3)
+            self.exchange(client)
+        began = time.monotonic()
+        client.expect_eof()
+        self.assertGreater(time.monotonic() - began, 0.9)
+
+    def test_a_tunnel_whose_breaker_opened_while_it_connected_goes_too(self):
+        names = self._names
+        names.behaviour["close.test"] = "silent"
+        client = self.client()
+        client.send(f"CONNECT close.test:{self.origin_.port} HTTP/1.1\r\nHost: x\r\n\r\n")
+        wait_until(lambda: names.asked("close.test"), 5, "the question")
+        self.cp.set("b", "open")
+        self.px.wait_breaker("b", "open")
+        del names.behaviour["close.test"]  # the resolver asks again
+        self.assertEqual(client.read_response_head().status, 200)
+        client.expect_eof()
+        self.assertEqual(self.px.metric("tunnels_closed_on_open_total", route="close"), 1)
+
     def test_a_tunnel_that_heard_nothing_yet_ends_neutral(self):
         tunnel(self.client(), f"close.test:{self.origin_.port}")
         self.cp.set("b", "open")
@@ -712,7 +893,8 @@ class InnerHttpTest(SharedCase):
 
     def test_requests_are_relayed_on_kept_connections_and_sampled_one_by_one(self):
         origin = self.http_origin()
-        detected = self.delta("connect_plaintext_http_total")
+        detected, tunnels = self.delta("connect_plaintext_http_total"), self.delta("tunnels_total")
+        opaque, http = (self.delta("attempts_total", tier=t) for t in ("opaque", "http"))
         authority = f"kept.test:{origin.port}"
         client = tunnel(self.client(), authority)
         for i, (path, status) in enumerate((("/bytes/3", 200), ("/status/404", 404), ("/status/500", 500), ("/dump", 200))):
@@ -725,6 +907,8 @@ class InnerHttpTest(SharedCase):
                          [(True, "200"), (True, "404"), (False, "500"), (True, "200"), (True, "200")])
         self.assertEqual({s["tags"]["tier"] for s in found}, {"http"})
         self.assertEqual(self.px.metric("tunnels"), 0, "it is a tunnel no longer")
+        self.assertEqual((tunnels(), opaque(), http()), (0, 0, 6), "nor was it one; its CONNECT's attempt is neutral")
+        self.assertEqual(self.px.metric("client_connections", mode="connect"), 1)
 
     def test_what_arrives_at_the_origin_is_what_the_client_said(self):
         origin = self.http_origin()
@@ -1169,6 +1353,25 @@ class TlsClientTest(SharedCase):
         program = os.path.join(folder, "client")
         subprocess.run([go, "build", "-p", "1", "-o", program, path], env=env, check=True, timeout=85, capture_output=True)
         self.closed_then_open([program, self.url, self.certificates.ca, self.px.url], ["200 from go"] * 2)
+
+    def test_the_server_name_is_told_however_the_hello_is_cut(self):
+        hello = client_hello("cut.test")
+        message = hello[5:]
+        half = [b"\x16\x03\x01" + len(m).to_bytes(2, "big") + m for m in (message[:30], message[30:90], message[90:])]
+        names = []
+        for pieces in ([hello], [hello[i:i + 50] for i in range(0, len(hello), 50)], [b"".join(half)], half,
+                       [bytes([b]) for b in b"".join(half)]):
+            with self.subTest(len(pieces)):
+                origin = self.origin(echo)
+                client = tunnel(self.client(), f"cut.test:{origin.port}")
+                for piece in pieces:
+                    client.send(piece)
+                    self.assertEqual(client.read_exactly(len(piece)), piece, "never held back")
+                client.close()
+                origin.wait_ended()
+                names.append("cut.test")
+                wait_until(lambda: [line["tls_sni"] for line in self.px.access_log()
+                                    if line.get("tls_sni") == "cut.test"] == names, 5, "the name in the access log")
 
     def test_a_server_that_refuses_the_handshake_is_outcome_tls(self):
         strict = self.certificates.server()

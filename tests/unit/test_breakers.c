@@ -112,6 +112,42 @@ static void a_store_tells_news_from_repetition(void **state)
     breakers_free(b);
 }
 
+struct watcher {
+    struct breakers *b;
+    uint32_t id;
+    unsigned told;
+};
+
+static void on_opened(void *arg)
+{
+    struct watcher *w = arg;
+    w->told++;
+    assert_int_equal(breaker_unpack(breakers_load(w->b, w->id)).state, BREAKER_OPEN);
+}
+
+static void only_a_move_into_open_is_told(void **state)
+{
+    (void)state;
+    static const struct {
+        enum breaker_state state;
+        uint64_t rate;
+        unsigned told;
+    } steps[] = {
+        { BREAKER_CLOSED, 0, 0 },  { BREAKER_OPEN, 0, 1 },      { BREAKER_OPEN, 0, 1 },
+        { BREAKER_OPEN, 7, 1 },    { BREAKER_HALF_OPEN, 7, 1 }, { BREAKER_OPEN, 0, 2 },
+        { BREAKER_UNKNOWN, 0, 2 }, { BREAKER_OPEN, 0, 3 },
+    };
+    struct watcher w = { .b = breakers_new() };
+    w.id = breakers_intern(w.b, "payments", 8);
+    breakers_watch(w.b, on_opened, &w);
+    for (size_t i = 0; i < ARRAY_LEN(steps); i++) {
+        breakers_store(w.b, w.id, steps[i].state, steps[i].rate, false, 1);
+        if (w.told != steps[i].told)
+            fail_msg("step %zu: told %u times", i, w.told);
+    }
+    breakers_free(w.b);
+}
+
 static void flags_are_set_and_cleared_in_one_step(void **state)
 {
     (void)state;
@@ -154,6 +190,7 @@ int main(void)
         cmocka_unit_test(allow_rate_becomes_a_share_of_2_to_the_32),
         cmocka_unit_test(only_the_three_wire_states_parse),
         cmocka_unit_test(a_store_tells_news_from_repetition),
+        cmocka_unit_test(only_a_move_into_open_is_told),
         cmocka_unit_test(flags_are_set_and_cleared_in_one_step),
         cmocka_unit_test(names_keep_their_ids_until_the_table_is_full),
     };

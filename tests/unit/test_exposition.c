@@ -373,7 +373,9 @@ static void labels_name_the_cell_that_was_counted(void **state)
     COUNT(r->requests[TRAFFIC_HTTP][0][RESULT_REJECTED]);
     COUNT(r->errors[PERR_DNS_ERROR]);
     COUNT(r->errors[PERR_COUNT - 1]);
-    COUNT(r->attempts[OUTCOME_NO_RESPONSE]);
+    COUNT(r->attempts[TIER_HTTP][OUTCOME_NO_RESPONSE]);
+    COUNT(r->attempts[TIER_OPAQUE][OUTCOME_TLS]);
+    COUNT(r->tunnels_closed_on_open);
     COUNT(w->p.workers[0]->c.tunnels_total[1][RESULT_FAILED]);
     static const char *const cases[] = {
 #define REQUESTS(mode, class, outcome)                                                             \
@@ -384,7 +386,9 @@ static void labels_name_the_cell_that_was_counted(void **state)
 #undef REQUESTS
         "errors_total{route=\"payments\",error=\"dns_error\"}",
         "errors_total{route=\"payments\",error=\"proxy_configuration_error\"}",
-        "attempts_total{route=\"payments\",outcome=\"no_response\"}",
+        "attempts_total{route=\"payments\",tier=\"http\",outcome=\"no_response\"}",
+        "attempts_total{route=\"payments\",tier=\"opaque\",outcome=\"tls\"}",
+        "tunnels_closed_on_open_total{route=\"payments\"}",
         "tunnels_total{route=\"payments\",outcome=\"failed\"}",
     };
     char *text = scrape(w);
@@ -740,9 +744,10 @@ static void series_without_a_place_are_summed_in_other(void **state)
     assert_int_equal(sum_of(text, PREFIX "requests_total"),
                      all * TRAFFIC_MODES * CODE_CLASSES * RESULT_COUNT);
     assert_int_equal(sum_of(text, PREFIX "errors_total"), all * PERR_COUNT);
-    assert_int_equal(sum_of(text, PREFIX "attempts_total"), all * OUTCOME_COUNT);
+    assert_int_equal(sum_of(text, PREFIX "attempts_total"), all * TIER_COUNT * OUTCOME_COUNT);
     assert_int_equal(sum_of(text, PREFIX "tunnels_total"), all * RESULT_COUNT);
-    assert_non_null(strstr(text, "attempts_total{route=\"_other\",outcome=\"success\"}"));
+    assert_non_null(
+        strstr(text, "attempts_total{route=\"_other\",tier=\"http\",outcome=\"success\"}"));
     free(text);
 }
 

@@ -115,7 +115,8 @@ static void status_tells_what_runs(void **state)
     w->p.last_reload_ok = true;
     w->p.restart_required = true;
     strcpy(w->p.restart_option, "workers");
-    count_add(&w->p.workers[1]->c.client_connections, 7);
+    count_add(&w->p.workers[1]->c.client_connections[TRAFFIC_HTTP], 4);
+    count_add(&w->p.workers[1]->c.client_connections[TRAFFIC_CONNECT], 3);
     atomic_store(&w->p.connections, 9);
     w->p.connection_limit = 9000;
     w->cfg.limits.connections = 4096;
@@ -208,7 +209,8 @@ static void routes_show_what_they_counted(void **state)
     count_add(&first->requests[TRAFFIC_HTTP][2][RESULT_FORWARDED], 5);
     count_add(&second->requests[TRAFFIC_HTTP][4][RESULT_FORWARDED], 2);
     count_add(&second->requests[TRAFFIC_HTTP][5][RESULT_REJECTED], 1);
-    count_add(&second->attempts[OUTCOME_SUCCESS], 4);
+    count_add(&second->attempts[TIER_HTTP][OUTCOME_SUCCESS], 3);
+    count_add(&first->attempts[TIER_OPAQUE][OUTCOME_SUCCESS], 1);
     count_add(&first->errors[PERR_DESTINATION_UNAVAILABLE], 1);
     count_add(&first->response_body_bytes, 1000);
     cJSON *tree = status_of(w);

@@ -1,0 +1,259 @@
+#include "proxy/tunnel_way.h"
+#include "base/base.h"
+#include "proxy/relay.h"
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+#define SPLICE_CHUNK   (64 * 1024)
+#define SPLICE_WORTH   4096 /* smaller bursts are copied again, so that pipes go where bulk is */
+#define COPY_BYTES_MAX ((size_t)BLOCK_SIZE * 2) /* queued for the sink */
+
+/* ---- Pipes ---- */
+
+static struct tunnel_pipe *pipe_take(struct worker *w)
+{
+    struct tunnel_pipe *p = w->free_pipes;
+    if (p) {
+        w->free_pipes = p->next;
+        return p;
+    }
+    if (w->pipe_count >= TUNNEL_PIPES_MAX)
+        return NULL;
+    p = xcalloc(1, sizeof(*p));
+    if (pipe2(p->fds, O_NONBLOCK | O_CLOEXEC) < 0) {
+        free(p);
+        return NULL;
+    }
+    w->pipe_count++;
+    return p;
+}
+
+static void pipe_destroy(struct worker *w, struct tunnel_pipe *p)
+{
+    close(p->fds[0]);
+    close(p->fds[1]);
+    free(p);
+    w->pipe_count--;
+}
+
+static void pipe_give_back(struct worker *w, struct tunnel_pipe *p)
+{
+    if (p->bytes > 0) { /* what is left in it belongs to nobody else */
+        pipe_destroy(w, p);
+        return;
+    }
+    p->next = w->free_pipes;
+    w->free_pipes = p;
+}
+
+void tunnel_pipes_free(struct worker *w)
+{
+    while (w->free_pipes) {
+        struct tunnel_pipe *p = w->free_pipes;
+        w->free_pipes = p->next;
+        pipe_destroy(w, p);
+    }
+}
+
+/* ---- One direction ---- */
+
+/* Empties the pipe into the sink. 0: empty; 1: the sink is full; -1: broken. */
+static int pipe_drain(struct way_run *r)
+{
+    struct tunnel_pipe *p = r->way->pipe;
+    while (p->bytes > 0) {
+        if (!r->to->writable)
+            return 1;
+        ssize_t n =
+            splice(p->fds[0], NULL, r->to->fd, NULL, p->bytes, SPLICE_F_NONBLOCK | SPLICE_F_MOVE);
+        if (n > 0) {
+            p->bytes -= (size_t)n;
+            r->wrote = true;
+            continue;
+        }
+        if (n < 0 && errno == EINTR)
+            continue;
+        if (n < 0 && errno == EAGAIN) {
+            r->to->writable = false;
+            return 1;
+        }
+        r->to->write_error = n < 0 ? errno : EPIPE;
+        return -1;
+    }
+    return 0;
+}
+
+/* One fill of the pipe. 1: bytes came; 0: nothing now; -1: broken.  Sets eof. */
+static int pipe_fill(struct way_run *r)
+{
+    struct tunnel_pipe *p = r->way->pipe;
+    if (!r->from->readable)
+        return 0;
+    ssize_t n;
+    do {
+        n = splice(r->from->fd, NULL, p->fds[1], NULL, SPLICE_CHUNK,
+                   SPLICE_F_NONBLOCK | SPLICE_F_MOVE);
+    } while (n < 0 && errno == EINTR);
+    if (n > 0) {
+        p->bytes += (size_t)n;
+        r->moved += (uint64_t)n;
+        return 1;
+    }
+    if (n == 0) {
+        r->from->eof = r->way->eof = true;
+        return 0;
+    }
+    if (errno == EAGAIN) {
+        r->from->readable = false;
+        return 0;
+    }
+    r->from->error = errno;
+    return -1;
+}
+
+static enum way_result run_splice(struct way_run *r)
+{
+    size_t turn_bytes = 0;
+    for (;;) {
+        int drained = pipe_drain(r);
+        if (drained < 0)
+            return WAY_BROKEN;
+        if (drained > 0)
+            return WAY_OPEN;
+        if (r->way->eof || turn_bytes >= CONN_TURN_BYTES)
+            break;
+        uint64_t before = r->moved;
+        int filled = pipe_fill(r);
+        if (filled < 0)
+            return WAY_BROKEN;
+        if (filled == 0 && !r->way->eof)
+            break;
+        turn_bytes += (size_t)(r->moved - before);
+    }
+    /* Empty: an idle direction holds no pipe. */
+    pipe_give_back(r->w, r->way->pipe);
+    r->way->pipe = NULL;
+    if (turn_bytes >= CONN_TURN_BYTES)
+        conn_run_again(r->from);
+    else if (turn_bytes < SPLICE_WORTH)
+        r->way->full_reads = 0;
+    return r->way->eof ? WAY_ENDED : WAY_OPEN;
+}
+
+static enum way_result run_copy(struct way_run *r)
+{
+    struct http1_body raw;
+    http1_body_init(&raw, FRAMING_CLOSE, 0);
+    struct relay relay = { .from = r->from,
+                           .to = r->to,
+                           .body = &raw,
+                           .buffer_limit = COPY_BYTES_MAX,
+                           .budget = SIZE_MAX };
+    enum relay_result res = relay_body(&relay);
+    r->moved += relay.moved;
+    r->wrote |= relay.wrote_any;
+    if (relay.moved >= 2 * (BLOCK_BYTES - BLOCK_HEADROOM - BLOCK_TAILROOM))
+        r->way->full_reads = 2;
+    switch (res) {
+    case RELAY_DONE:
+        r->way->eof = true;
+        return WAY_ENDED;
+    case RELAY_WAIT_SINK:
+    case RELAY_WAIT_SOURCE:
+    case RELAY_YIELD:
+        return WAY_OPEN;
+    case RELAY_SOURCE_EOF:
+    case RELAY_SOURCE_ERROR:
+    case RELAY_SINK_ERROR:
+    case RELAY_MALFORMED:
+        break;
+    }
+    return WAY_BROKEN;
+}
+
+/* All that was queued by copying must be out before the pipe may write. */
+static bool may_splice(const struct way_run *r)
+{
+    return r->way->full_reads >= 2 && r->to->out_bytes == 0 && !r->from->in &&
+           conn_splice_ok(r->from) && conn_splice_ok(r->to);
+}
+
+static bool flush(struct way_run *r)
+{
+    size_t before = r->to->out_bytes;
+    if (conn_flush(r->to) == IO_ERROR)
+        return false;
+    r->wrote |= r->to->out_bytes < before;
+    return true;
+}
+
+/* The source has ended: no read will tell of its reset any more. */
+static enum way_result run_ended(struct way_run *r)
+{
+    if (r->from->readable) {
+        r->from->readable = false;
+        r->from->error = conn_connect_error(r->from);
+        if (r->from->error)
+            return WAY_BROKEN;
+    }
+    return flush(r) ? WAY_ENDED : WAY_BROKEN;
+}
+
+/* Writes what was passed on; reads nothing that would not be looked at. */
+static enum way_result run_looking(struct way_run *r)
+{
+    if (!flush(r))
+        return WAY_BROKEN;
+    if (r->from->in)
+        return WAY_OPEN;
+    r->way->eof = r->from->eof;
+    return r->from->error ? WAY_BROKEN : r->from->eof ? WAY_ENDED : WAY_OPEN;
+}
+
+enum way_result tunnel_way_run(struct way_run *r)
+{
+    if (r->way->eof && !r->way->pipe)
+        return run_ended(r);
+    if (r->way->looking)
+        return run_looking(r);
+    if (!r->way->pipe && may_splice(r))
+        r->way->pipe = pipe_take(r->w);
+    return r->way->pipe ? run_splice(r) : run_copy(r);
+}
+
+const struct block *tunnel_way_peek(struct way_run *r)
+{
+    size_t got;
+    if (!r->from->in && r->from->readable)
+        conn_read(r->from, BLOCK_SIZE, &got);
+    return r->from->in;
+}
+
+bool tunnel_way_pass(struct way_run *r)
+{
+    struct block *in = r->from->in;
+    if (!in || (r->to->out_bytes >= COPY_BYTES_MAX && !flush(r)) ||
+        r->to->out_bytes >= COPY_BYTES_MAX)
+        return false;
+    r->from->in = NULL;
+    r->moved += block_len(in);
+    conn_enqueue(r->to, in);
+    return true;
+}
+
+void tunnel_way_end(struct way_run *r)
+{
+    if (!r->way->shut && r->to->out_bytes == 0 && !r->way->pipe) {
+        r->way->shut = true;
+        conn_shutdown_write(r->to);
+    }
+}
+
+void tunnel_way_free(struct worker *w, struct tunnel_way *way)
+{
+    if (way->pipe)
+        pipe_give_back(w, way->pipe);
+    way->pipe = NULL;
+}

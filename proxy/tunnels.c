@@ -1,0 +1,151 @@
+#include "proxy/tunnels.h"
+#include "base/base.h"
+#include "base/map.h"
+#include "proxy/exchange.h"
+#include "proxy/judge.h"
+#include "proxy/proxy.h"
+#include "proxy/snapshot.h"
+#include "proxy/tunnel.h"
+#include "sync/breakers.h"
+#include <stdlib.h>
+
+struct tunnel_route {
+    struct list link; /* in worker->tunnel_routes */
+    struct list tunnels;
+    const struct live_route *route; /* lives as long as one of the tunnels */
+    size_t users;                   /* tunnels, and a look in progress */
+};
+
+/* ---- How many ---- */
+
+bool tunnels_reserve(struct exchange *ex)
+{
+    _Atomic int64_t *places = &ex->w->proxy->tunnels;
+    if (atomic_fetch_add(places, 1) >= exchange_config(ex)->limits.tunnels) {
+        atomic_fetch_sub(places, 1);
+        return false;
+    }
+    ex->holds_tunnel = true;
+    return true;
+}
+
+void tunnels_release(struct exchange *ex)
+{
+    if (!ex->holds_tunnel)
+        return;
+    ex->holds_tunnel = false;
+    atomic_fetch_sub(&ex->w->proxy->tunnels, 1);
+}
+
+/* ---- Open breakers ---- */
+
+static bool is_open(const struct breakers *b, const uint32_t *ids, unsigned count)
+{
+    for (unsigned i = 0; i < count; i++)
+        if (breaker_unpack(breakers_load(b, ids[i])).state == BREAKER_OPEN)
+            return true;
+    return false;
+}
+
+static bool breaker_open(const struct exchange *ex)
+{
+    unsigned count;
+    if (ex->ungated || ex->route->cfg->mode != MODE_ENFORCE)
+        return false;
+    const uint32_t *ids = target_breakers(ex->target, ex->w, ex->snap, ex->route, &count);
+    return is_open(ex->w->proxy->breakers, ids, count);
+}
+
+/* Whether a tunnel of this route may have to go. */
+static bool concerned(const struct worker *w, const struct live_route *r)
+{
+    if (r->cfg->tunnels_on_open == TUNNELS_KEEP || r->cfg->mode != MODE_ENFORCE)
+        return false;
+    return r->templated || is_open(w->proxy->breakers, r->breakers, r->breaker_count);
+}
+
+static void group_put(struct worker *w, struct tunnel_route *g)
+{
+    if (--g->users > 0)
+        return;
+    map_remove(w->tunnels_of, (const char *)&g->route, sizeof(g->route));
+    list_remove(&g->link);
+    free(g);
+}
+
+/* True: tunnels stay that may have to go later. */
+static bool look_at_route(struct worker *w, struct tunnel_route *g)
+{
+    int64_t now_ms = worker_now_ms(w);
+    bool wait = g->route->cfg->tunnels_on_open == TUNNELS_CLOSE_IDLE, left = false;
+    g->users++;
+    for (struct list *l = g->tunnels.next, *next; l != &g->tunnels; l = next) {
+        next = l->next;
+        struct exchange *ex = CONTAINER(l, struct tunnel, link)->ex;
+        if (!breaker_open(ex))
+            continue;
+        if (wait && now_ms - ex->last_move_ms < TUNNEL_IDLE_OPEN_MS)
+            left = true;
+        else
+            tunnel_close_on_open(ex);
+    }
+    group_put(w, g);
+    return left;
+}
+
+void tunnels_look(struct worker *w)
+{
+    const struct breakers *b = w->proxy->breakers;
+    uint64_t version = breakers_version(b);
+    unsigned flags = breakers_flags(b);
+    /* What any other flag stands for may change the state that counts at any time. */
+    bool plain = !(flags & ~(unsigned)(STATE_SYNCED | STATE_CONNECTED));
+    if (list_empty(&w->tunnel_routes))
+        return;
+    if (plain && version == w->breakers_version && !w->tunnels_left)
+        return;
+    w->breakers_version = plain ? version : 0;
+    w->tunnels_left = false;
+    if (flags & (STATE_STALE | STATE_BYPASS))
+        return;
+    for (struct list *l = w->tunnel_routes.next, *next; l != &w->tunnel_routes; l = next) {
+        next = l->next;
+        struct tunnel_route *g = CONTAINER(l, struct tunnel_route, link);
+        if (concerned(w, g->route))
+            w->tunnels_left |= look_at_route(w, g);
+    }
+}
+
+/* ---- The lists ---- */
+
+void tunnels_add(struct tunnel *t)
+{
+    const struct live_route *route = t->ex->route;
+    struct worker *w = t->ex->w;
+    struct tunnel_route *g = map_get(w->tunnels_of, (const char *)&route, sizeof(route));
+    if (!g) {
+        g = xcalloc(1, sizeof(*g));
+        g->route = route;
+        list_init(&g->tunnels);
+        list_add_tail(&w->tunnel_routes, &g->link);
+        map_put(w->tunnels_of, (const char *)&route, sizeof(route), g);
+    }
+    g->users++;
+    t->group = g;
+    list_add_tail(&g->tunnels, &t->link);
+    /* It may have opened while we connected. */
+    w->tunnels_left |= breaker_open(t->ex);
+}
+
+void tunnels_remove(struct tunnel *t)
+{
+    list_remove(&t->link);
+    group_put(t->ex->w, t->group);
+}
+
+void tunnels_free(struct worker *w)
+{
+    if (BUG(!list_empty(&w->tunnel_routes)))
+        return;
+    map_free(w->tunnels_of);
+}
