@@ -228,12 +228,16 @@ static int verify(const struct net_options *o)
     struct strbuf done = STRBUF_INIT;
     struct net_listeners l;
     net_listeners_find(o->port, &l);
-    if (!l.v4 && !l.v6)
-        strbuf_addf(&done, ", capture not tested (nothing listens on port %u)", o->port);
-    else if (excludes_ourselves(o))
-        strbuf_adds(&done, ", capture not tested (this process is itself excluded)");
-    else if (verify_capture(o, false, l.v4, &done) || verify_capture(o, true, l.v6, &done))
+    if (!l.v4 && !l.v6) {
+        say("not verified: the rules are in place, but nothing listens on port %u: captured "
+            "connections are refused until the proxy does (transparent_listen)",
+            o->port);
         code = EXIT_UNVERIFIED;
+    } else if (excludes_ourselves(o)) {
+        strbuf_adds(&done, ", capture not tested (this process is itself excluded)");
+    } else if (verify_capture(o, false, l.v4, &done) || verify_capture(o, true, l.v6, &done)) {
+        code = EXIT_UNVERIFIED;
+    }
     if (!code)
         say("verified: the rules are in place%s", strbuf_str(&done));
     strbuf_free(&done);

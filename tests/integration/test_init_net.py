@@ -324,12 +324,14 @@ class RulesTest(NetCase):
         script = self.init_net("--print", "--gid", "77", "--exclude-ports", "81")
         self.inside_sh("nft", "-f", "-", stdin=script)
         self.assertEqual(applied, self.rules())
+        self.listener()
         self.init_net("--verify", "--gid", "77", "--exclude-ports", "81")
 
     def test_many_networks_and_ports_fit(self):
         networks = ",".join(f"10.{i}.0.0/16" for i in range(128)) + "," + ",".join(f"fd00:{i:x}::/32" for i in range(1, 129))
         ports = ",".join(str(p) for p in range(5000, 5512, 2))
         flags = ("--exclude-cidr", networks, "--ports", ports, "--exclude-ports", "1-79,81-1000")
+        self.listener()
         for backend in self.backends:
             with self.subTest(backend):
                 self.init_net("--apply", "--verify", "--backend", backend, *flags)
@@ -524,9 +526,19 @@ class VerifyTest(NetCase):
             self.init_net("--apply", "--backend", self.backend, *flags)
             yield self.backend
 
+    def test_rules_that_lead_to_nobody_are_not_verified(self):
+        for _ in self.each():
+            for flags in (("--verify",), ("--apply", "--verify")):
+                text = self.init_net(*flags, code=1)
+                self.assertIn("not verified: the rules are in place, but nothing listens on port 3129", text)
+            self.serve(self.inside, INSIDE4, 3129, lambda c: "", PROXY_UID)  # where no captured connection arrives
+            self.assertIn("nothing listens on port 3129", self.init_net("--verify", code=1))
+            self.init_net("--apply")  # alone it is no error: the proxy may come later
+            self.listener()
+            self.init_net("--verify")
+
     def test_it_tells_whether_the_rules_are_in_place_and_capture(self):
         for _ in self.each():
-            self.assertIn("nothing listens on port 3129", self.init_net("--verify"))
             self.listener()
             self.assertIn("an IPv4 connection is captured, an IPv6 connection is captured", self.init_net("--verify"))
             for flags in (("--uid", "7"), ("--gid", "7"), ("--port", "3139"), ("--ports", "80"), ("--exclude-ports", "81"),
@@ -537,6 +549,7 @@ class VerifyTest(NetCase):
 
     def test_rules_changed_by_hand_are_noticed(self):
         for backend in self.each():
+            self.listener()
             if backend == "nft":
                 listing = self.inside_sh("nft", "-a", "list", "table", "inet", "tripswitch_proxy").stdout
                 handle = re.search(r'oifname "lo".*# handle (\d+)', listing)[1]
