@@ -122,6 +122,17 @@ test:
 	$(SUBMAKE) VARIANT=tsan all units
 	@$(PYTHON) tools/test.py --jobs $(JOBS)
 
+# What takes long: as many idle tunnels, and as many bytes through tunnels, as are promised,
+# with progress on the way.
+LARGE_TUNNELS ?= 8000
+LARGE_MB      ?= 6144
+test-large:
+	@tools/deps.sh build test
+	$(SUBMAKE) VARIANT=release all
+	@TRIPSWITCH_TEST_TUNNELS=$(LARGE_TUNNELS) TRIPSWITCH_TEST_SOAK_MB=$(LARGE_MB) \
+	 $(PYTHON) tests/integration/run.py -j 1 --bin build/tripswitch-proxy \
+	 -k thousands_of_idle_tunnels -k same_through_splice tests/integration/test_tunnel.py
+
 demo:
 	@tools/deps.sh build demo
 	$(SUBMAKE) VARIANT=release all
@@ -166,6 +177,8 @@ help:
 	@echo 'make run           install what is missing, build, run in the foreground;'
 	@echo "                   ARGS='--listen 127.0.0.1:8888' passes flags"
 	@echo 'make test          install what is missing, run every test'
+	@echo 'make test-large    8 000 idle tunnels, and 6 GiB through tunnels, every byte hashed:'
+	@echo '                   some minutes; LARGE_TUNNELS=N LARGE_MB=N'
 	@echo 'make demo          watch a breaker trip and recover, in half a minute'
 	@echo 'make unit          build and run the unit tests (VARIANT=asan for sanitizers)'
 	@echo 'make lint          clang-tidy, cppcheck, include arrows, lone headers, scripts;'
@@ -178,6 +191,6 @@ help:
 	@echo 'VARIANT=release|clang|asan|tsan, CC, CFLAGS, LDFLAGS, V=1 (show commands)'
 
 FORCE:
-.PHONY: all units unit run test demo deps format check-format lint install uninstall clean help FORCE
+.PHONY: all units unit run test test-large demo deps format check-format lint install uninstall clean help FORCE
 -include tests/fuzz/fuzz.mk
 -include $(shell find $(OUT)/obj -name '*.d' 2>/dev/null)
