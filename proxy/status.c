@@ -250,6 +250,7 @@ static void write_workers(struct json *j, const struct proxy *p)
         json_u64(j, "client_connections", of_modes(w->c.client_connections));
         json_u64(j, "requests_in_flight", of_modes(w->c.requests_in_flight));
         json_u64(j, "upstream_connections", count_get(&w->c.upstream_connections));
+        json_u64(j, "tunnels", count_get(&w->c.tunnels));
         json_u64(j, "buffered_bytes", count_get(&w->c.buffered_bytes));
         json_close(j);
     }
@@ -384,6 +385,7 @@ static void write_route(struct json *j, const struct proxy *p, unsigned slot, co
     write_counts(j, "errors", PERR_COUNT, errors, error_text);
     json_u64(j, "request_body_bytes", SUM(p, routes[slot].request_body_bytes));
     json_u64(j, "response_body_bytes", SUM(p, routes[slot].response_body_bytes));
+    json_u64(j, "tunnels_closed_on_open", SUM(p, routes[slot].tunnels_closed_on_open));
     json_close(j);
 }
 

@@ -101,6 +101,8 @@ static void status_tells_what_runs(void **state)
         { "workers.1.index", "1" },
         { "workers.1.live", "true" },
         { "workers.1.client_connections", "7" },
+        { "workers.1.tunnels", "5" },
+        { "connections.tunnels", "6" },
         { "connections.client", "9" },
         { "connections.client_limit", "4096" },
         { "breakers.open", "1" },
@@ -116,6 +118,8 @@ static void status_tells_what_runs(void **state)
     w->p.restart_required = true;
     strcpy(w->p.restart_option, "workers");
     count_add(&w->p.workers[1]->c.client_connections[TRAFFIC_HTTP], 4);
+    count_add(&w->p.workers[0]->c.tunnels, 1);
+    count_add(&w->p.workers[1]->c.tunnels, 5);
     count_add(&w->p.workers[1]->c.client_connections[TRAFFIC_CONNECT], 3);
     atomic_store(&w->p.connections, 9);
     w->p.connection_limit = 9000;
@@ -213,6 +217,7 @@ static void routes_show_what_they_counted(void **state)
     count_add(&first->attempts[TIER_OPAQUE][OUTCOME_SUCCESS], 1);
     count_add(&first->errors[PERR_DESTINATION_UNAVAILABLE], 1);
     count_add(&first->response_body_bytes, 1000);
+    count_add(&second->tunnels_closed_on_open, 2);
     cJSON *tree = status_of(w);
     assert_int_equal(cJSON_GetArraySize(at(tree, "routes")), 2);
     expect(tree, "routes.1.name", "\"pay\\\"ments\"");
@@ -220,6 +225,7 @@ static void routes_show_what_they_counted(void **state)
     expect(tree, "routes.1.attempts", "{\"success\":4}");
     expect(tree, "routes.1.errors", "{\"destination_unavailable\":1}");
     expect(tree, "routes.1.response_body_bytes", "1000");
+    expect(tree, "routes.1.tunnels_closed_on_open", "2");
     cJSON_Delete(tree);
 }
 
