@@ -577,12 +577,12 @@ class JudgeTest(SharedCase):
                 client = self.open(origin, "begins.test").send(client_hello())
                 self.assertEqual(client.read_exactly(len(parts[0])), parts[0])
                 self.assertEqual(self.px.metric("attempts_in_flight"), 1, "not yet known")
-                time.sleep(0.05)
+                time.sleep(0.6)
                 taken.release()
                 self.hear(client, taken, *parts[1:])
                 judged()
                 value = self.sample(origin, "begins.test", "success", True)["value"]
-                self.assertLess(value, 45, "latency is that of the first byte")
+                self.assertLess(value, 550, "latency is that of the first byte")
 
     def test_an_alert_that_is_never_completed_is_a_tls_failure(self):
         for what, end in (("FIN", lambda conn: None), ("RST", lambda conn: conn.reset()), ("silence", sink)):
@@ -1060,6 +1060,11 @@ class SoakTest(Case):
     heavy = True
     time_limit_s = 3600 if os.environ.get("TRIPSWITCH_TEST_SOAK_MB") else 120
 
+    @staticmethod
+    def pipes(px):
+        folder = f"/proc/{px.pid}/fd"
+        return sum(os.readlink(os.path.join(folder, n)).startswith("pipe:") for n in os.listdir(folder))
+
     def tell_progress(self, megabytes, ends):
         """Returns when all is moved, or nothing has been for 60 s."""
         began = told = moved = time.monotonic()
@@ -1079,7 +1084,8 @@ class SoakTest(Case):
         megabytes = int(os.environ.get("TRIPSWITCH_TEST_SOAK_MB", 240 // slowdown()))
         tunnels = 80  # both directions of each: more than there are pipes
         control = self.control({"b": "closed"})
-        px = self.proxy({}, control)
+        px = self.proxy({"workers": 2}, control)
+        idle_pipes = self.pipes(px)
         size = (megabytes << 20) // tunnels // 2
         lock, servers = threading.Lock(), {}
 
@@ -1108,6 +1114,9 @@ class SoakTest(Case):
             self.assertEqual(flood.got.digest(), server.sent.digest(), seed)
             self.assertEqual(server.got.digest(), flood.sent.digest(), seed)
         px.wait_metric(lambda n: n == 0, "tunnels")
+        pipes = self.pipes(px) - idle_pipes
+        self.assertGreaterEqual(pipes, 2, "nothing went by splice")
+        self.assertLessEqual(pipes, 2 * 64 * 2, "64 pipes per worker at most, each with two ends")
         self.assertEqual(px.metric("tunnel_bytes_total", direction="down"), tunnels * size)
         self.assertEqual(px.metric("tunnel_bytes_total", direction="up"), tunnels * (size + 4))
         self.assertEqual(px.metric("buffered_bytes"), 0)
