@@ -193,4 +193,5 @@ help:
 FORCE:
 .PHONY: all units unit run test test-large demo deps format check-format lint install uninstall clean help FORCE
 -include tests/fuzz/fuzz.mk
+-include tests/bench/bench.mk
 -include $(shell find $(OUT)/obj -name '*.d' 2>/dev/null)

@@ -4,7 +4,7 @@
 #   tools/deps.sh GROUP...           install what is missing (apt-get, with sudo unless root)
 #   tools/deps.sh --check GROUP...   only say what is missing; exit 1 if anything is
 #
-# Groups: build, test, demo, lint, clients.  Each package is looked for by what it gives
+# Groups: build, test, demo, lint, clients, bench.  Each package is looked for by what it gives
 # (a command, a library, a header, a Python module), so a machine that has it from
 # elsewhere, or no network, is left alone.
 set -eu
@@ -46,6 +46,13 @@ clients nodejs                command:node
 clients default-jdk-headless  command:javac
 clients golang-go             command:go
 clients apache2-utils         command:ab
+bench   util-linux            command:taskset
+bench   nginx-light           command:nginx
+bench   haproxy               command:haproxy
+bench   squid                 command:squid
+bench   tinyproxy-bin         command:tinyproxy
+bench   trafficserver         command:traffic_server
+bench   valgrind              command:valgrind
 TABLE
 }
 

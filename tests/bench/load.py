@@ -1,0 +1,71 @@
+"""The origin and the load generator, both our own: tests/bench/origin.c and load.c."""
+
+import json
+import os
+import subprocess
+import time
+
+from measure import CORES
+from peers import free_port, wait_port
+
+
+class LoadError(Exception):
+    pass
+
+
+def pin(cores):
+    return ["taskset", "-c", ",".join(str(c) for c in sorted(cores))]
+
+
+class Origin:
+    def __init__(self, programs, folder):
+        self.http_port, self.raw_port = free_port(), free_port()
+        log = os.path.join(folder, "origin.log")
+        with open(log, "wb") as out:
+            self.process = subprocess.Popen(
+                [*pin(CORES.rest), os.path.join(programs, "origin"), str(self.http_port), str(self.raw_port)],
+                stdin=subprocess.DEVNULL, stdout=out, stderr=out)
+        wait_port(self.http_port, self.process, log)
+
+    def stop(self):
+        self.process.kill()
+        self.process.wait(10)
+
+
+class Load:
+    def __init__(self, programs, folder):
+        self.program = os.path.join(programs, "load")
+        self.folder = folder
+
+    def _command(self, peer, requests, options):
+        args = [*pin(CORES.load(peer.cores)), self.program, "--port", str(peer.port)]
+        if requests:
+            path = os.path.join(self.folder, "requests")
+            with open(path, "wb") as f:
+                f.write(b"".join(requests))
+            args += ["--requests", path]
+        if peer.pids():
+            args += ["--pids", ",".join(str(p) for p in peer.pids())]
+        return [*args, *(str(o) for o in options)]
+
+    def run(self, peer, requests, *options, seconds, warmup):
+        """What load.c prints, as a dict."""
+        command = self._command(peer, requests, ["--seconds", seconds, "--warmup", warmup, *options])
+        done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False,
+                              timeout=seconds + warmup + 60)
+        if done.returncode:
+            raise LoadError(f"the load generator failed: {done.stderr.strip()[-200:]}")
+        return json.loads(done.stdout)
+
+    def hold(self, peer, requests, connections, *options, settle_s=1.5):
+        """Bytes of the peer's memory per connection that stands and waits."""
+        before = peer.memory()
+        command = self._command(peer, requests, ["--mode", "hold", "--connections", connections, "--seconds", 60, *options])
+        with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as p:
+            if p.stdout.readline().strip() != "ready":
+                raise LoadError(p.stderr.read().strip()[-200:])
+            time.sleep(settle_s)
+            after = peer.memory()
+            p.stdin.close()
+            p.wait(20)
+        return after, (after - before) / connections

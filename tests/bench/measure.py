@@ -1,0 +1,50 @@
+"""Which cores, what memory, and how figures of several rounds are told."""
+
+import os
+import re
+import statistics
+
+
+class Cores:
+    """The program under test has the first core, load and origin the last ones."""
+
+    def __init__(self):
+        cpus = sorted(os.sched_getaffinity(0))
+        self.count = len(cpus)
+        self.test = str(cpus[0])
+        self.rest = set(cpus[1:]) or set(cpus)
+        self.roomy = self.count >= 4
+        self.two = f"{cpus[0]},{cpus[1]}" if self.count > 1 else self.test
+
+    def load(self, under_test):
+        """The cores for load and origin beside a program on `under_test`."""
+        busy = {int(c) for c in under_test.split(",")}
+        return (self.rest - busy) or self.rest
+
+
+CORES = Cores()
+
+
+def children(pid):
+    try:
+        with open(f"/proc/{pid}/task/{pid}/children", encoding="ascii") as f:
+            return [int(p) for p in f.read().split()]
+    except OSError:
+        return []
+
+
+def memory_bytes(pid):
+    """Proportional set size: what this process would give back, shared pages by share."""
+    with open(f"/proc/{pid}/smaps_rollup", encoding="ascii") as f:
+        return int(re.search(r"^Pss:\s+(\d+) kB", f.read(), re.M)[1]) * 1024
+
+
+def ratios(values, base):
+    """Round by round; where either is missing or nought, nothing."""
+    return [v / b for v, b in zip(values, base) if v and b]
+
+
+def spread(values):
+    """(median, least, most), or None"""
+    values = [v for v in values if v is not None]
+    return (statistics.median(values), min(values), max(values)) if values else None

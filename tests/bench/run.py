@@ -1,0 +1,151 @@
+#!/usr/bin/env python3
+"""Ours and what users would otherwise run, side by side on one core.
+
+    tests/bench/run.py [--cases A,B] [--peers A,B] [--rounds N] [--seconds S] [--list]
+
+The program under test has a core to itself, load generator and origin the others.  Rounds
+alternate between the peers (A B C, A B C), so that none has the better minute.  On a busy
+machine look at the ratios and their spread, not at the figures.
+"""
+
+import argparse
+import datetime
+import json
+import os
+import platform
+import resource
+import shutil
+import sys
+import tempfile
+
+from cases import CASES, NAMES
+from load import Load, LoadError, Origin
+from measure import CORES
+from peers import BASE, PEERS, Absent
+from report import CaseResult, as_json, table
+
+ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+
+
+class Bench:
+    """What every case needs."""
+
+    def __init__(self, options, folder):
+        self.folder = folder
+        self.rounds = options.rounds
+        self.window = {"seconds": options.seconds, "warmup": min(0.3, options.seconds / 4)}
+        self.only = options.peers
+        self.origin = Origin(options.programs, folder)
+        self.load = Load(options.programs, folder)
+
+    def stop(self):
+        self.origin.stop()
+
+
+def progress(text):
+    print(text, file=sys.stderr, flush=True)
+
+
+def start_peers(bench, case, result):
+    started = []
+    for name in case.peers:
+        cls = PEERS[name]
+        if case.flavour not in cls.flavours or (bench.only and name not in bench.only and name != BASE):
+            continue
+        peer = cls(bench.origin, bench.folder, case.flavour)
+        try:
+            peer.start()
+            started.append(peer)
+        except (Absent, OSError, AssertionError) as e:
+            peer.stop()
+            result.absent[name] = " ".join(str(e).split())
+            progress(f"{case.name}: {name} ABSENT: {result.absent[name]}")
+    return started
+
+
+def run_case(bench, case):
+    result, peers = CaseResult(case), []
+    try:
+        peers = start_peers(bench, case, result)
+        for n in range(bench.rounds):
+            for peer in peers:
+                try:
+                    peer.settle()
+                    values = case.run(bench, peer)
+                    first = next((k for k in case.measures if values.get(k) is not None), None)
+                    shown = f"{values[first]:.0f} {first}" if first else "nothing"
+                except (LoadError, AssertionError, OSError) as e:
+                    values, shown = None, f"FAILED: {e}"
+                    result.notes.append(f"{peer.name} failed: {e}")
+                result.add(peer.name, values)
+                progress(f"{case.name} round {n + 1}/{bench.rounds} {peer.name:<12} {shown} {(values or {}).get('note', '')}")
+    finally:
+        for peer in peers:
+            peer.stop()
+    return result
+
+
+def words(text):
+    return [w for w in text.replace(",", " ").split() if w]
+
+
+def read_options():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--cases", type=words, default=[])
+    parser.add_argument("--peers", type=words, default=[])
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--seconds", type=float, default=1.5, help="of each measurement")
+    parser.add_argument("--programs", default=os.path.join(ROOT, "build", "bench"), help="where load and origin are")
+    parser.add_argument("--out", default=os.path.join(ROOT, "build", "bench"))
+    parser.add_argument("--list", action="store_true")
+    options = parser.parse_args()
+    unknown = [c for c in options.cases if c not in NAMES] + [p for p in options.peers if p not in PEERS]
+    if unknown:
+        parser.error(f"unknown: {', '.join(unknown)}; cases: {' '.join(NAMES)}; peers: {' '.join(PEERS)}")
+    return options
+
+
+def describe(options):
+    revision = os.popen(f"git -C {ROOT} rev-parse --short=12 HEAD 2>/dev/null").read().strip()
+    return (f"{datetime.date.today()}, revision {revision or 'unknown'}, {CORES.count} cores, Linux {platform.release()},\n"
+            f"{options.rounds} rounds of {options.seconds:g} s; program under test on core {CORES.test}, "
+            f"load and origin on {','.join(map(str, sorted(CORES.rest)))}."
+            + ("\nONE CORE ONLY: load, origin and proxy share it." if CORES.count < 2 else ""))
+
+
+def save(options, name, text):
+    path = os.path.join(options.out, name)
+    with open(path, "w", encoding="utf-8") as f:
+        f.write(text)
+    return os.path.relpath(path)
+
+
+def main():
+    options = read_options()
+    if options.list:
+        for case in CASES:
+            print(f"{case.name:<18} {case.title}")
+        return
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    os.sched_setaffinity(0, CORES.rest)
+    os.makedirs(options.out, exist_ok=True)
+    folder = tempfile.mkdtemp(prefix="tsp-bench-")
+    os.chmod(folder, 0o755)
+    bench, results, about = Bench(options, folder), [], describe(options)
+    try:
+        for case in CASES:
+            if not options.cases or case.name in options.cases:
+                results.append(run_case(bench, case))
+    finally:
+        bench.stop()
+        shutil.rmtree(folder, ignore_errors=True)
+        if results:
+            text = table(results, about)
+            print(text)
+            paths = [save(options, "table.txt", text), save(options, "results.json", json.dumps(as_json(results, about), indent=1))]
+            progress("written: " + ", ".join(paths))
+
+
+if __name__ == "__main__":
+    main()
