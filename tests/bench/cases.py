@@ -1,8 +1,8 @@
 """What is measured, by name.  A case runs one peer once and returns {measure: value}."""
 
-from peers import ROUTES, USUAL, route_host
+from peers import BASE, ROUTES, USUAL, route_host
 
-# key: (heading, unit, format); for all of them but the rates less is better
+# key: (heading, unit, format); less is better, except of the rates
 MEASURES = {
     "rps": ("requests/s", "", "{:.0f}"),
     "cpu_us": ("CPU", "us/req", "{:.2f}"),
@@ -12,19 +12,28 @@ MEASURES = {
     "mb_s": ("MB/s", "", "{:.0f}"),
     "cpu_gb": ("CPU", "s/GB", "{:.3f}"),
     "bytes_each": ("memory", "B/conn", "{:.0f}"),
+    "ready_ms": ("ready", "ms", "{:.1f}"),
+    "sent_s": ("sent/s", "", "{:.0f}"),
+    "dropped_s": ("dropped/s", "", "{:.0f}"),
+    "sync_pct": ("sync", "% of core", "{:.2f}"),
+    "worker_us": ("worker", "us/req", "{:.2f}"),
 }
 HTTP = ("rps", "cpu_us", "p50_us", "p99_us", "memory_mb")
 BODY = ("mb_s", "cpu_gb", "p50_us", "p99_us", "memory_mb")
+SAMPLES = ("rps", "worker_us", "sync_pct", "sent_s", "dropped_s")
+SAMPLES_S = 5  # long enough to fill the sample buffer many times over
 
 
 class Case:
-    def __init__(self, name, title, run, measures=HTTP, peers=None, flavour="plain", without=()):
+    def __init__(self, name, title, run, measures=HTTP, peers=None, flavour="plain", without=None, conclude=None):
         self.name, self.title, self.run, self.measures, self.flavour = name, title, run, measures, flavour
-        self.peers = [p for p in peers or USUAL if p not in without]
+        self.peers = peers or USUAL
+        self.without = without or {}  # peer: why it takes no part
+        self.conclude = conclude or (lambda result: [])  # notes on the whole
 
 
-def judged(peer, got, wanted):
-    """Notes on what should not be: errors, answers of another class than those wanted."""
+def faults_of(peer, got, wanted):
+    """A note on what should not be: errors, answers of another class than those wanted."""
     odd = sum(got[f"{n}xx"] for n in range(1, 6) if n not in wanted)
     faults = [f"{got['errors']} errors"] if got["errors"] else []
     faults += [f"{odd} unexpected answers"] if odd else []
@@ -32,36 +41,146 @@ def judged(peer, got, wanted):
 
 
 def per_request(peer, got, wanted=(2,)):
-    ops = got["ops"] or None
+    ops, measured = got["ops"] or None, bool(peer.pids())
     return {
         "rps": ops and ops / got["seconds"],
-        "cpu_us": got["cpu_s"] * 1e6 / ops if ops and peer.pids() else None,
+        "cpu_us": got["cpu_s"] * 1e6 / ops if ops and measured else None,
         "p50_us": ops and got["p50"], "p99_us": ops and got["p99"],
-        "memory_mb": peer.memory() / 1e6 if peer.pids() else None,
-        "threads": got["threads"], "seconds": got["seconds"], "ops": got["ops"],
-        **judged(peer, got, wanted),
+        "memory_mb": peer.memory() / 1e6 if measured else None,
+        **faults_of(peer, got, wanted),
     }
 
 
-def per_byte(peer, got):
-    out = per_request(peer, got)
+def per_byte(peer, got, wanted=(2,)):
     moved = got["bytes"] / 1e9
-    return {**out, "mb_s": moved * 1e3 / got["seconds"],
+    return {**per_request(peer, got, wanted), "mb_s": moved * 1e3 / got["seconds"],
             "cpu_gb": got["cpu_s"] / moved if moved and peer.pids() else None}
 
 
 def http(connections, path="/1k", wanted=(2,), result=per_request, **request):
     def run(bench, peer):
-        options = ["--close"] if request.get("close") else []
+        options = [] if peer.keeps and not request.get("close") else ["--close"]
         got = bench.load.run(peer, [peer.request(path, **request)], "--connections", connections, *options, **bench.window)
-        return result(peer, got) if result is per_byte else result(peer, got, wanted)
+        return result(peer, got, wanted)
 
     return run
 
+
+def many_hosts(bench, peer):
+    requests = [peer.request("/1k", host=route_host(i * ROUTES // 64)) for i in range(64)]
+    return per_request(peer, bench.load.run(peer, requests, "--connections", 64, **bench.window))
+
+
+# ---- Tunnels ----
+
+def opening(peer):
+    head = peer.tunnel_head()
+    return [head] if head else []
+
+
+def set_up(bench, peer):
+    got = bench.load.run(peer, opening(peer), "--mode", "setup", "--connections", 64, **bench.window)
+    return per_request(peer, got)
+
+
+def flood(bench, peer):
+    got = bench.load.run(peer, opening(peer), "--mode", "flood", "--connections", 4, **bench.window)
+    return per_byte(peer, got)
+
+
+# ---- Connections that wait ----
+
+def waiting(wanted, tunnels=False):
+    """Memory of so many connections that have had one answer, against that at the start."""
+    def run(bench, peer):
+        n = min(wanted, bench.room)
+        if tunnels:
+            held = bench.load.hold(peer, opening(peer), n, "--raw")
+        else:
+            held = bench.load.hold(peer, [peer.request("/1k")], n)
+        note = {"note": f"{n} connections only: the descriptor limit"} if n < wanted else {}
+        return {"bytes_each": (held - peer.idle_bytes) / n, "memory_mb": held / 1e6, **note}
+
+    return run
+
+
+def started(bench, peer):
+    peer.stop()
+    peer.start()
+    return {"ready_ms": peer.ready_ms, "memory_mb": peer.idle_bytes / 1e6} if peer.pids() else {}
+
+
+# ---- A fixed rate ----
+
+def at_rate(bench, peer, rate, seconds=None):
+    window = {**bench.window, "seconds": max(seconds or 0, bench.window["seconds"])}
+    options = [] if peer.keeps else ["--close"]
+    return bench.load.run(peer, [peer.request("/1k")], "--connections", 64, "--rate", rate, *options, **window)
+
+
+def half_load(bench, peer):
+    """Half of what nginx takes (or ours, without nginx), found once."""
+    if not bench.half_rate:
+        first = bench.running.get("nginx") or bench.running[BASE]
+        got = bench.load.run(first, [first.request("/1k")], "--connections", 64, **bench.window)
+        bench.half_rate = max(1, round(got["ops"] / got["seconds"] / 2))
+    return per_request(peer, at_rate(bench, peer, bench.half_rate))
+
+
+def samples(rate):
+    """What becomes of the samples of so many requests a second, and what that costs whom."""
+    def run(bench, peer):
+        before = peer.metrics()
+        got = at_rate(bench, peer, rate, SAMPLES_S)
+        after = peer.metrics()
+        whole = got["seconds"] + bench.window["warmup"]  # the counters saw the warm-up too
+
+        def per_second(name):
+            return (after.sum(name) - before.sum(name)) / whole
+
+        return {"rps": got["ops"] / got["seconds"], "worker_us": got["threads"]["worker-0"] * 1e6 / max(1, got["ops"]),
+                "sync_pct": got["threads"]["sync"] * 100 / got["seconds"],
+                "sent_s": per_second("samples_sent_total"), "dropped_s": per_second("samples_dropped_total"),
+                **faults_of(peer, got, (2,))}
+
+    return run
+
+
+# ---- Conclusions ----
+
+def speed_up(result):
+    _, against = result.summary("ts-2workers", "cpu_us")
+    return [f"two workers on two cores do {2 / against[0]:.2f} times the work of one, by CPU per request"] if against else []
+
+
+NO_KEEP = {"tinyproxy": "keeps no connection"}
+NO_CPU = {"direct": "has no memory of its own"}
 
 CASES = [
     Case("kv1", "1 KB, keep-alive, 1 connection", http(1)),
     Case("kv64", "1 KB, keep-alive, 64 connections", http(64)),
     Case("kv512", "1 KB, keep-alive, 512 connections", http(512)),
+    Case("newconn", "1 KB, a new connection for each request, 64 at once", http(64, close=True)),
+    Case("body1m", "1 MB down, 16 connections", http(16, "/1m", result=per_byte), BODY),
+    Case("body100m", "100 MB down, 4 connections", http(4, "/100m", result=per_byte), BODY),
+    Case("chunked", "64 chunks of 1 KB down, 64 connections", http(64, "/chunked")),
+    Case("post", "16 KB up, 64 connections", http(64, "/post", method="POST", body=16384)),
+    Case("connect_rate", "CONNECT, one byte there and back, close; 64 at once", set_up, flavour="tunnel"),
+    Case("tunnel_throughput", "4 tunnels, data down", flood, ("mb_s", "cpu_gb", "memory_mb"), flavour="tunnel"),
+    Case("idle15000", "15 000 idle client connections", waiting(15000), ("bytes_each", "memory_mb"),
+         without={**NO_KEEP, **NO_CPU}),
+    Case("tunnels8000", "8 000 idle tunnels", waiting(8000, tunnels=True), ("bytes_each", "memory_mb"), flavour="tunnel", without=NO_CPU),
+    Case("refuse", "an open breaker refuses, 64 connections; nginx and HAProxy: a fixed 503", http(64, wanted=(2, 5)),
+         peers=[BASE, "ts-forwards", "nginx", "haproxy"], flavour="refuse"),
+    Case("halfopen", "a half-open breaker admits half, 64 connections", http(64, wanted=(2, 5)),
+         peers=[BASE, "ts-forwards"], flavour="half_open"),
+    Case("routes10000", "1 KB, 64 connections to 64 of 10 000 routed hosts", many_hosts,
+         peers=[BASE, "ts-embedded", "nginx", "haproxy"], flavour="routes"),
+    Case("p99half", "1 KB at half of what nginx takes at most; from when a request was due", half_load),
+    Case("workers2", "1 KB, 64 connections, two workers on two cores", http(64), peers=[BASE, "ts-2workers"], conclude=speed_up),
+    Case("samples", "9 800 samples a second, which can all be sent", samples(9800), SAMPLES, peers=[BASE, "ts-nosamples"]),
+    Case("samples_excess", "20 000 samples a second, of which half can be sent", samples(20000), SAMPLES,
+         peers=[BASE, "ts-nosamples"]),
+    Case("start", "from the start to the first answer; memory then", started, ("ready_ms", "memory_mb"), without=NO_CPU),
 ]
 NAMES = [c.name for c in CASES]

@@ -35,7 +35,7 @@
 #define OPEN_AT_ONE 64    /* connections being set up, for hold */
 #define TOO_MANY    20000 /* errors: nothing is measured any more */
 #define SOURCES     64    /* loopback addresses to connect from: each has its own ports */
-#define READ_SIZE   (256 * 1024)
+#define READ_SIZE   (1 << 20)
 #define NS          1000000000ULL
 
 enum mode { MODE_HTTP, MODE_SETUP, MODE_FLOOD, MODE_HOLD };
@@ -222,7 +222,9 @@ static void answer_complete(struct client *c)
 {
     int status = c->response.status;
     result.status[status >= 100 && status < 600 ? status / 100 : 0]++;
-    if (!opt.raw)
+    if (opt.mode == MODE_HOLD && status / 100 != 2)
+        client_fail(c);
+    else if (!opt.raw)
         client_done(c);
     else if (status / 100 == 2)
         client_raw(c);
@@ -266,8 +268,7 @@ static void client_readable(struct client *c)
     /* Bytes of which only the number counts are not even copied. */
     bool skip = c->stage == FLOOD || (c->stage == ANSWER && c->response.state == RESPONSE_LENGTH &&
                                       c->response.left > READ_SIZE);
-    size_t most = c->stage == FLOOD ? 4 * READ_SIZE : READ_SIZE;
-    ssize_t n = recv(c->fd, buffer, most, skip ? MSG_TRUNC : 0);
+    ssize_t n = recv(c->fd, buffer, READ_SIZE, skip ? MSG_TRUNC : 0);
     if (n < 0 && errno == EAGAIN)
         return;
     if (n < 0) {

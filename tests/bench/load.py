@@ -58,14 +58,13 @@ class Load:
         return json.loads(done.stdout)
 
     def hold(self, peer, requests, connections, *options, settle_s=1.5):
-        """Bytes of the peer's memory per connection that stands and waits."""
-        before = peer.memory()
+        """Bytes of the peer's memory while so many connections stand and wait."""
         command = self._command(peer, requests, ["--mode", "hold", "--connections", connections, "--seconds", 60, *options])
         with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as p:
             if p.stdout.readline().strip() != "ready":
                 raise LoadError(p.stderr.read().strip()[-200:])
             time.sleep(settle_s)
-            after = peer.memory()
+            held = peer.memory()
             p.stdin.close()
             p.wait(20)
-        return after, (after - before) / connections
+        return held

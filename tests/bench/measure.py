@@ -2,6 +2,7 @@
 
 import os
 import re
+import resource
 import statistics
 
 
@@ -23,6 +24,16 @@ class Cores:
 
 
 CORES = Cores()
+
+
+def raise_descriptors(wanted=65536):
+    """Both ends of every connection; returns how many connections a proxy has room for."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, max(hard, wanted)))
+    except (ValueError, OSError):  # only root may raise the hard limit
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    return (resource.getrlimit(resource.RLIMIT_NOFILE)[0] - 1000) // 2
 
 
 def children(pid):

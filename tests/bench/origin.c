@@ -47,7 +47,7 @@ struct peer {
 };
 
 static int poller, blob = -1;
-static char scratch[256 * 1024];
+static char scratch[BLOB];
 static char answer_1k[2048], answer_chunked[CHUNKS * 1100];
 static size_t answer_1k_len, answer_chunked_len;
 
@@ -86,9 +86,8 @@ static void make_blob(void)
     if (blob < 0)
         die("memfd_create");
     memset(scratch, 'x', sizeof scratch);
-    for (size_t done = 0; done < BLOB; done += sizeof scratch)
-        if (write(blob, scratch, sizeof scratch) != sizeof scratch)
-            die("write");
+    if (write(blob, scratch, BLOB) != BLOB)
+        die("write");
 }
 
 static void peer_close(struct peer *p)

@@ -13,6 +13,7 @@ recorded.  Its control plane is remote and outside the measured core (`tripswitc
 the ratios refer to) or inside the process and on the measured core (`ts-embedded`).
 """
 
+import glob
 import os
 import resource
 import shutil
@@ -37,7 +38,7 @@ class Absent(Exception):
 
 def route_host(i):
     """A host of its own for each route, that needs no DNS."""
-    return f"127.{i // 62500 + 1}.{i // 250 % 250}.{i % 250 + 1}"
+    return f"127.1.{i // 250}.{i % 250 + 1}"
 
 
 def wait_port(port, process, log):
@@ -60,6 +61,8 @@ class Peer:
 
     name = program = package = ""
     flavours = ("plain",)
+    cannot = "has nothing of the kind"
+    keeps = True  # connections outlive their request
     cores = CORES.test
 
     def __init__(self, origin, folder, flavour):
@@ -67,6 +70,7 @@ class Peer:
         self.folder = os.path.join(folder, self.name)
         self.port = free_port()
         self.process = None
+        self.idle_bytes = self.ready_ms = 0
 
     @classmethod
     def find(cls):
@@ -87,15 +91,22 @@ class Peer:
     def environment(self):
         return clean_environment()
 
-    def start(self):
+    def launch(self):
         program = self.find()
         os.makedirs(self.folder, exist_ok=True)
-        os.chmod(self.folder, 0o755)
+        os.chmod(self.folder, 0o1777)  # some give up root for a user of their own
         log = os.path.join(self.folder, "log")
         with open(log, "wb") as out:
             self.process = subprocess.Popen(["taskset", "-c", self.cores, *self.command(program)], stdin=subprocess.DEVNULL,
                                             stdout=out, stderr=out, env=self.environment(), cwd=self.folder)
         wait_port(self.port, self.process, log)
+
+    def start(self):
+        began = time.monotonic()
+        self.launch()
+        self.ready_ms = (time.monotonic() - began) * 1e3
+        self.settle()
+        self.idle_bytes = self.memory()
 
     def stop(self):
         if self.process and self.process.poll() is None:
@@ -107,7 +118,11 @@ class Peer:
                 self.process.wait(10)
 
     def settle(self):
-        """Before a measurement."""
+        """Wait until it is in the state to be measured."""
+
+    def metrics(self):
+        """What it tells of itself; None where nobody asks."""
+        return None
 
     def pids(self):
         return [self.process.pid, *children(self.process.pid)]
@@ -146,7 +161,7 @@ class Direct(Peer):
     name = "direct"
     flavours = ("plain", "tunnel")
 
-    def start(self):
+    def launch(self):
         self.port = self.origin.raw_port if self.flavour == "tunnel" else self.origin.http_port
 
     def pids(self):
@@ -156,6 +171,7 @@ class Direct(Peer):
 class Nginx(Peer):
     name, program, package = "nginx", "nginx", "nginx-light"
     flavours = ("plain", "refuse", "routes")
+    cannot = "knows no CONNECT"
 
     def servers(self):
         if self.flavour == "refuse":
@@ -173,9 +189,9 @@ class Nginx(Peer):
         path = self.write("nginx.conf", f"""{'user root;' if os.geteuid() == 0 else ''}
 daemon off; worker_processes 1; pid {self.folder}/pid; error_log {self.folder}/error.log error;
 worker_rlimit_nofile {resource.getrlimit(resource.RLIMIT_NOFILE)[1]};
-events {{ worker_connections 19000; }}
+events {{ worker_connections 60000; }}
 http {{
- access_log off; keepalive_timeout 1h; keepalive_requests 1000000000; tcp_nodelay on; sendfile on;
+ access_log off; client_body_buffer_size 64k; keepalive_timeout 1h; keepalive_requests 1000000000; tcp_nodelay on; sendfile on;
  server_names_hash_max_size 65536; client_max_body_size 0;
 {temporary}
  proxy_http_version 1.1; proxy_set_header Connection ""; proxy_set_header Host $http_host;
@@ -207,7 +223,7 @@ class Haproxy(Peer):
     def command(self, program):
         path = self.write("haproxy.cfg", f"""global
  nbthread 1
- maxconn 18000
+ maxconn 20000
  no strict-limits
  maxpipes 1000
 defaults
@@ -222,8 +238,7 @@ class Squid(Forward):
     name, program, package = "squid", "squid", "squid"
 
     def command(self, program):
-        user = "cache_effective_user root\ncache_effective_group root\n" if os.geteuid() == 0 else ""
-        path = self.write("squid.conf", f"""{user}http_port 127.0.0.1:{self.port}
+        path = self.write("squid.conf", f"""http_port 127.0.0.1:{self.port}
 http_access allow all
 cache deny all
 memory_pools on
@@ -238,19 +253,30 @@ client_idle_pconn_timeout 1 hour
 shutdown_lifetime 0 seconds
 visible_hostname bench
 """)
-        return [program, "-N", "-f", path]
+        return [program, "-n", self.service, "-N", "-f", path]
+
+    @property
+    def service(self):
+        """Names its shared memory, which it leaves behind when it fails."""
+        return f"tspbench{self.port}"
+
+    def stop(self):
+        super().stop()
+        for path in glob.glob(f"/dev/shm/{self.service}-*"):
+            os.unlink(path)
 
 
 class Tinyproxy(Forward):
     """A thread per connection, and no connection outlives its request."""
 
-    name, program, package = "tinyproxy", "tinyproxy", "tinyproxy"
+    name, program, package = "tinyproxy", "tinyproxy", "tinyproxy-bin"
+    keeps = False
 
     def command(self, program):
         path = self.write("tinyproxy.conf", f"""Port {self.port}
 Listen 127.0.0.1
 Timeout 3600
-MaxClients 18000
+MaxClients 20000
 LogFile "{self.folder}/tinyproxy.log"
 LogLevel Critical
 DisableViaHeader Yes
@@ -261,12 +287,11 @@ DisableViaHeader Yes
 class TrafficServer(Forward):
     name, program, package = "ats", "traffic_server", "trafficserver"
 
-    def start(self):
+    def launch(self):
         self.find()
-        os.makedirs(self.folder, exist_ok=True)
         for name in ("etc", "run", "log", "cache"):
             os.makedirs(os.path.join(self.folder, "root", name), exist_ok=True)
-        super().start()
+        super().launch()
 
     def environment(self):
         return clean_environment(TS_RUNROOT=os.path.join(self.folder, "root", "runroot.yaml"))
@@ -289,8 +314,8 @@ cachedir: {root}/cache
         settings = [("exec_thread.autoconfig", "INT 0"), ("exec_thread.limit", "INT 1"), ("accept_threads", "INT 0"),
                     ("http.server_ports", f"STRING {self.port}:ip-in=127.0.0.1"), ("http.cache.http", "INT 0"),
                     ("url_remap.remap_required", "INT 0"), ("reverse_proxy.enabled", "INT 0"), ("log.logging_enabled", "INT 0"),
-                    ("admin.user_id", "STRING #-1"), ("http.connect_ports", "STRING *"), ("net.connections_throttle", "INT 19000"),
-                    ("net.max_connections_in", "INT 18000"), ("http.insert_request_via_str", "INT 0"),
+                    ("admin.user_id", "STRING #-1"), ("http.connect_ports", "STRING *"), ("net.connections_throttle", "INT 60000"),
+                    ("net.max_connections_in", "INT 30000"), ("http.insert_request_via_str", "INT 0"),
                     ("http.keep_alive_no_activity_timeout_in", "INT 3600"), ("http.transaction_no_activity_timeout_in", "INT 3600"),
                     ("http.transaction_no_activity_timeout_out", "INT 3600"), ("diags.output.status", "STRING L")]
         self.write("root/etc/records.config", "".join(f"CONFIG proxy.config.{k} {v}\n" for k, v in settings))
@@ -343,9 +368,9 @@ class Ours(Forward):
             return [{"name": "bench", "match": {"hosts": ["127.0.0.1"]}, **common}]
         return [{"name": f"r{i}", "match": {"hosts": [route_host(i)]}, **common} for i in range(ROUTES)]
 
-    def start(self):
+    def launch(self):
         config = {"listen": [f"127.0.0.1:{self.port}"], "workers": self.workers, "access_log": {"mode": "off"},
-                  "limits": {"connections": 18000, "tunnels": 9000}, "routes": self.routes(), "samples": None,
+                  "limits": {"connections": 20000, "tunnels": 20000}, "routes": self.routes(), "samples": None,
                   "timeouts": {"client_idle": "1h"}}
         if self.remote:
             state = STATES.get(self.flavour, ("closed", None))
@@ -357,9 +382,13 @@ class Ours(Forward):
         if self.control:
             self.control.wait_stream()
 
+    def metrics(self):
+        return self.proxy.metrics()
+
     def stop(self):
         if self.proxy:
-            self.proxy.terminate()
+            if self.process.poll() is None:
+                self.proxy.terminate()
             self.proxy.cleanup()
         if self.control:
             self.control.stop()

@@ -13,16 +13,17 @@ import datetime
 import json
 import os
 import platform
-import resource
 import shutil
 import sys
 import tempfile
 
 from cases import CASES, NAMES
 from load import Load, LoadError, Origin
-from measure import CORES
-from peers import BASE, PEERS, Absent
+from measure import CORES, raise_descriptors
+from peers import BASE, PEERS, USUAL, Absent
+from plot import plot
 from report import CaseResult, as_json, table
+from targets import verdicts
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
@@ -35,6 +36,9 @@ class Bench:
         self.rounds = options.rounds
         self.window = {"seconds": options.seconds, "warmup": min(0.3, options.seconds / 4)}
         self.only = options.peers
+        self.room = raise_descriptors()  # connections
+        self.half_rate = 0  # of the case p99half, once known
+        self.running = {}  # peers of the case, by name
         self.origin = Origin(options.programs, folder)
         self.load = Load(options.programs, folder)
 
@@ -50,7 +54,10 @@ def start_peers(bench, case, result):
     started = []
     for name in case.peers:
         cls = PEERS[name]
-        if case.flavour not in cls.flavours or (bench.only and name not in bench.only and name != BASE):
+        if bench.only and name in USUAL and name not in bench.only and name != BASE:
+            continue
+        if case.flavour not in cls.flavours or name in case.without:
+            result.absent[name] = case.without.get(name, cls.cannot)
             continue
         peer = cls(bench.origin, bench.folder, case.flavour)
         try:
@@ -67,6 +74,7 @@ def run_case(bench, case):
     result, peers = CaseResult(case), []
     try:
         peers = start_peers(bench, case, result)
+        bench.running = {p.name: p for p in peers}
         for n in range(bench.rounds):
             for peer in peers:
                 try:
@@ -82,6 +90,7 @@ def run_case(bench, case):
     finally:
         for peer in peers:
             peer.stop()
+    result.notes += case.conclude(result)
     return result
 
 
@@ -126,8 +135,6 @@ def main():
         for case in CASES:
             print(f"{case.name:<18} {case.title}")
         return
-    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     os.sched_setaffinity(0, CORES.rest)
     os.makedirs(options.out, exist_ok=True)
     folder = tempfile.mkdtemp(prefix="tsp-bench-")
@@ -141,9 +148,10 @@ def main():
         bench.stop()
         shutil.rmtree(folder, ignore_errors=True)
         if results:
-            text = table(results, about)
+            text = table(results, about) + verdicts(results)
             print(text)
-            paths = [save(options, "table.txt", text), save(options, "results.json", json.dumps(as_json(results, about), indent=1))]
+            paths = [save(options, "table.txt", text), save(options, "plot.svg", plot(results, about)),
+                     save(options, "results.json", json.dumps(as_json(results, about), indent=1))]
             progress("written: " + ", ".join(paths))
 
 
