@@ -4,7 +4,7 @@
 #   tools/deps.sh GROUP...           install what is missing (apt-get, with sudo unless root)
 #   tools/deps.sh --check GROUP...   only say what is missing; exit 1 if anything is
 #
-# Groups: build, test, demo, lint, clients, bench.  Each package is looked for by what it gives
+# Groups: build, test, demo, lint, clients, bench, bench-micro.  Each package is looked for by what it gives
 # (a command, a library, a header, a Python module), so a machine that has it from
 # elsewhere, or no network, is left alone.
 set -eu
@@ -52,7 +52,7 @@ bench   haproxy               command:haproxy
 bench   squid                 command:squid
 bench   tinyproxy-bin         command:tinyproxy
 bench   trafficserver         command:traffic_server
-bench   valgrind              command:valgrind
+bench-micro valgrind          command:valgrind header:valgrind/callgrind.h
 TABLE
 }
 

@@ -4,6 +4,9 @@
 #   make bench           every case, or CASES='kv64 post'; ROUNDS=5, SECONDS=3, PEERS='nginx haproxy'
 #   make bench-list      the cases
 #
+#   make bench-micro     instructions of single steps, by callgrind; UPDATE=1 writes micro.json
+#   make bench-check     the same, and fails when one has grown by over 5 % since micro.json
+#
 # The table, JSON and plot of the last run are in build/bench/.
 
 ROUNDS  ?= 3
@@ -28,7 +31,25 @@ bench:
 bench-list:
 	@$(PYTHON) $(BENCH_DIR)/run.py --list
 
-bench-deps:
-	@tools/deps.sh build test bench
+# Links as the unit tests do; its own getrandom() makes keyed hashes repeatable.
+$(BENCH_OUT)/micro: $(OUT)/obj/$(BENCH_DIR)/micro.o $(ARCHIVES)
+	@mkdir -p $(@D)
+	@echo "LD  $@"
+	$(Q)$(CC) $(ALL_CFLAGS) $(ALL_LDFLAGS) -o $@ $< $(ARCHIVES) $(LIBS)
 
-.PHONY: bench bench-programs bench-list bench-deps
+MICRO = $(PYTHON) $(BENCH_DIR)/micro.py --program $(BENCH_OUT)/micro --compiler '$(CC)'
+
+bench-micro:
+	@tools/deps.sh build bench-micro
+	$(SUBMAKE) VARIANT=release $(BENCH_OUT)/micro
+	@$(MICRO) $(if $(UPDATE),--update)
+
+bench-check:
+	@tools/deps.sh build bench-micro
+	$(SUBMAKE) VARIANT=release $(BENCH_OUT)/micro
+	@$(MICRO) --check
+
+bench-deps:
+	@tools/deps.sh build test bench bench-micro
+
+.PHONY: bench bench-programs bench-list bench-micro bench-check bench-deps
