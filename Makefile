@@ -184,6 +184,12 @@ help:
 	@echo 'make lint          clang-tidy, cppcheck, include arrows, lone headers, scripts;'
 	@echo "                   CHECKS='arrows headers' runs only those"
 	@echo 'make check-format  clang-format has nothing to say; make format obeys it'
+	@echo 'make bench         ours beside nginx, HAProxy, squid, tinyproxy, Traffic Server;'
+	@echo "                   CASES='kv64 post' ROUNDS=5 SECONDS=2 PEERS=nginx"
+	@echo 'make bench-check   instructions per step against tests/bench/micro.json,'
+	@echo '                   which make bench-micro UPDATE=1 writes'
+	@echo 'make bench-profile which functions the CASES spend their instructions in'
+	@echo 'make bench-deps    install the peers, and valgrind'
 	@echo 'make install       below DESTDIR and prefix (/usr/local); make uninstall'
 	@echo 'make deps          install everything that building, testing and linting need'
 	@echo 'make clean         remove build/'

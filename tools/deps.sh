@@ -115,7 +115,8 @@ fi
 echo "== installing, which takes a minute:"
 echo "$need" | fold -s -w 76 | sed 's/^/   /'
 log=$(mktemp)
-trap 'rm -f "$log"' EXIT
+policy=
+trap 'rm -f "$log"; [ -z "$policy" ] || $as_root rm -f "$policy"' EXIT
 quietly() {
     # shellcheck disable=SC2086 # no word, or one
     if ! $as_root env DEBIAN_FRONTEND=noninteractive apt-get -q -y "$@" </dev/null >"$log" 2>&1; then
@@ -124,6 +125,19 @@ quietly() {
         exit 1
     fi
 }
+# The peers of the benchmarks are servers, and a package starts its server at installation
+# unless policy-rc.d says no.  Ours goes again with this script; one that is there stays.
+case " $* " in
+*" bench "*)
+    if [ ! -e /usr/sbin/policy-rc.d ]; then
+        policy=/usr/sbin/policy-rc.d
+        printf '#!/bin/sh\nexit 101\n' | $as_root tee "$policy" >/dev/null
+        $as_root chmod 755 "$policy"
+    fi
+    echo "   Their services are not started, but will be at the next boot; if unwanted:"
+    echo "   systemctl disable nginx haproxy squid trafficserver"
+    ;;
+esac
 quietly update
 # shellcheck disable=SC2086 # a list of words
 quietly install --no-install-recommends $need

@@ -4,6 +4,7 @@
 #   make bench           every case, or CASES='kv64 post'; ROUNDS=5, SECONDS=3, PEERS='nginx haproxy'
 #   make bench-list      the cases
 #
+#   make bench-profile   where the instructions of CASES go (kv64), by callgrind
 #   make bench-micro     instructions of single steps, by callgrind; UPDATE=1 writes micro.json
 #   make bench-check     the same, and fails when one has grown by over 5 % since micro.json
 #
@@ -31,6 +32,11 @@ bench:
 bench-list:
 	@$(PYTHON) $(BENCH_DIR)/run.py --list
 
+bench-profile:
+	@tools/deps.sh build test bench-micro
+	$(SUBMAKE) VARIANT=release bench-programs
+	@$(PYTHON) $(BENCH_DIR)/callgrind.py $(if $(CASES),--cases '$(CASES)')
+
 # Links as the unit tests do; its own getrandom() makes keyed hashes repeatable.
 $(BENCH_OUT)/micro: $(OUT)/obj/$(BENCH_DIR)/micro.o $(ARCHIVES)
 	@mkdir -p $(@D)
@@ -52,4 +58,4 @@ bench-check:
 bench-deps:
 	@tools/deps.sh build test bench bench-micro
 
-.PHONY: bench bench-programs bench-list bench-micro bench-check bench-deps
+.PHONY: bench bench-programs bench-list bench-profile bench-micro bench-check bench-deps

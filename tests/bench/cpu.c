@@ -33,6 +33,7 @@ static double process_seconds(int pid)
 static void add_thread(struct cpu *cpu, const char *name, double seconds)
 {
     int i = 0;
+    cpu->exact_s += seconds;
     while (i < cpu->threads && strcmp(cpu->thread[i].name, name))
         i++;
     if (i == CPU_THREADS)
@@ -68,7 +69,13 @@ void cpu_read(struct cpu *cpu, const int *pids, int count)
 {
     memset(cpu, 0, sizeof *cpu);
     for (int i = 0; i < count; i++) {
-        cpu->total_s += process_seconds(pids[i]);
+        cpu->ticks_s += process_seconds(pids[i]);
         read_threads(cpu, pids[i]);
     }
+}
+
+double cpu_between(const struct cpu *before, const struct cpu *after)
+{
+    double ticks = after->ticks_s - before->ticks_s, exact = after->exact_s - before->exact_s;
+    return ticks - exact > 0.03 ? ticks : exact;
 }

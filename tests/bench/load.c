@@ -350,10 +350,10 @@ static void print_result(double seconds, const struct cpu *before, const struct 
     static const double quantiles[] = { 0.5, 0.9, 0.99, 0.999 };
     static const char *const names[] = { "p50", "p90", "p99", "p999" };
     printf("{\"seconds\": %.6f, \"ops\": %llu, \"errors\": %llu, \"reconnects\": %llu, "
-           "\"bytes\": %llu, \"cpu_s\": %.3f",
+           "\"bytes\": %llu, \"cpu_s\": %.6f",
            seconds, (unsigned long long)result.ops, (unsigned long long)result.errors,
            (unsigned long long)result.reconnects, (unsigned long long)result.bytes,
-           after->total_s - before->total_s);
+           cpu_between(before, after));
     for (int i = 0; i < 4; i++)
         printf(", \"%s\": %.2f", names[i], (double)histogram_at(&result.times, quantiles[i]) / 1e3);
     for (int i = 1; i < 6; i++)

@@ -65,7 +65,8 @@ uint64_t histogram_at(const struct histogram *h, double quantile); /* ns; 0 when
 #define CPU_THREADS 32
 
 struct cpu {
-    double total_s; /* user and system, also of threads that have ended; in ticks of 10 ms */
+    double ticks_s; /* user and system, also of threads that have ended; in steps of 10 ms */
+    double exact_s; /* of the living threads, to the nanosecond */
     int threads;
     struct {
         char name[16];
@@ -75,4 +76,6 @@ struct cpu {
 
 /* A process that is gone adds nothing. */
 void cpu_read(struct cpu *cpu, const int *pids, int count);
+/* From one reading to the next: exact, unless threads have ended between. */
+double cpu_between(const struct cpu *before, const struct cpu *after);
 #endif

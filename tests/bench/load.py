@@ -13,8 +13,7 @@ class LoadError(Exception):
     pass
 
 
-def pin(cores):
-    return ["taskset", "-c", ",".join(str(c) for c in sorted(cores))]
+PIN = ["taskset", "-c", ",".join(str(c) for c in sorted(CORES.rest))]
 
 
 class Origin:
@@ -23,7 +22,7 @@ class Origin:
         log = os.path.join(folder, "origin.log")
         with open(log, "wb") as out:
             self.process = subprocess.Popen(
-                [*pin(CORES.rest), os.path.join(programs, "origin"), str(self.http_port), str(self.raw_port)],
+                [*PIN, os.path.join(programs, "origin"), str(self.http_port), str(self.raw_port)],
                 stdin=subprocess.DEVNULL, stdout=out, stderr=out)
         wait_port(self.http_port, self.process, log)
 
@@ -38,7 +37,7 @@ class Load:
         self.folder = folder
 
     def _command(self, peer, requests, options):
-        args = [*pin(CORES.load(peer.cores)), self.program, "--port", str(peer.port)]
+        args = [*PIN, self.program, "--port", str(peer.port)]
         if requests:
             path = os.path.join(self.folder, "requests")
             with open(path, "wb") as f:

@@ -7,20 +7,16 @@ import statistics
 
 
 class Cores:
-    """The program under test has the first core, load and origin the last ones."""
+    """The program under test has the first core, load and origin the last ones; from four
+    cores on the second is kept for a second worker."""
 
     def __init__(self):
         cpus = sorted(os.sched_getaffinity(0))
         self.count = len(cpus)
         self.test = str(cpus[0])
-        self.rest = set(cpus[1:]) or set(cpus)
         self.roomy = self.count >= 4
+        self.rest = set(cpus[2 if self.roomy else 1:]) or set(cpus)
         self.two = f"{cpus[0]},{cpus[1]}" if self.count > 1 else self.test
-
-    def load(self, under_test):
-        """The cores for load and origin beside a program on `under_test`."""
-        busy = {int(c) for c in under_test.split(",")}
-        return (self.rest - busy) or self.rest
 
 
 CORES = Cores()

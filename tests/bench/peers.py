@@ -1,6 +1,7 @@
 """The programs under test: how each is configured, started, found ready and stopped by pid.
 
-A peer is started anew for each case, with a flavour of its configuration:
+A peer is started anew for each case, with room for its connections, and with a flavour of
+its configuration:
 
     plain      every request goes to the one origin
     refuse     every request is answered with 503, without the origin
@@ -15,6 +16,7 @@ the ratios refer to) or inside the process and on the measured core (`ts-embedde
 
 import glob
 import os
+import re
 import resource
 import shutil
 import socket
@@ -25,7 +27,7 @@ import zlib
 
 from measure import CORES, children, memory_bytes
 
-sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "integration"))
+sys.path.append(os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "integration"))
 from harness import ControlPlane, Proxy, clean_environment, free_port  # noqa: E402
 
 ROUTES = 10000
@@ -47,7 +49,8 @@ def wait_port(port, process, log):
         if process.poll() is not None:
             with open(log, encoding="utf-8", errors="replace") as f:
                 lines = f.read().strip().splitlines()
-            raise Absent(f"ended at start with {process.returncode}: {lines[-1] if lines else 'no word'}")
+            word = next((w for w in lines if re.search("fatal|alert|emerg|error", w, re.I)), lines[-1] if lines else "no word")
+            raise Absent(f"ended at start with {process.returncode}: {word}")
         try:
             socket.create_connection(("127.0.0.1", port), 1).close()
             return
@@ -65,8 +68,8 @@ class Peer:
     keeps = True  # connections outlive their request
     cores = CORES.test
 
-    def __init__(self, origin, folder, flavour):
-        self.origin, self.flavour = origin, flavour
+    def __init__(self, origin, folder, flavour, room):
+        self.origin, self.flavour, self.room = origin, flavour, room
         self.folder = os.path.join(folder, self.name)
         self.port = free_port()
         self.process = None
@@ -189,7 +192,7 @@ class Nginx(Peer):
         path = self.write("nginx.conf", f"""{'user root;' if os.geteuid() == 0 else ''}
 daemon off; worker_processes 1; pid {self.folder}/pid; error_log {self.folder}/error.log error;
 worker_rlimit_nofile {resource.getrlimit(resource.RLIMIT_NOFILE)[1]};
-events {{ worker_connections 60000; }}
+events {{ worker_connections {self.room * 2}; }}
 http {{
  access_log off; client_body_buffer_size 64k; keepalive_timeout 1h; keepalive_requests 1000000000; tcp_nodelay on; sendfile on;
  server_names_hash_max_size 65536; client_max_body_size 0;
@@ -223,7 +226,7 @@ class Haproxy(Peer):
     def command(self, program):
         path = self.write("haproxy.cfg", f"""global
  nbthread 1
- maxconn 20000
+ maxconn {self.room}
  no strict-limits
  maxpipes 1000
 defaults
@@ -231,7 +234,7 @@ defaults
  timeout client 1h
  timeout server 1h
 {self.sections()}""")
-        return [program, "-f", path, "-db", "-q"]
+        return [program, "-f", path, "-db"]
 
 
 class Squid(Forward):
@@ -253,7 +256,7 @@ client_idle_pconn_timeout 1 hour
 shutdown_lifetime 0 seconds
 visible_hostname bench
 """)
-        return [program, "-n", self.service, "-N", "-f", path]
+        return [program, "-n", self.service, "-N", "-d", "0", "-f", path]
 
     @property
     def service(self):
@@ -276,7 +279,7 @@ class Tinyproxy(Forward):
         path = self.write("tinyproxy.conf", f"""Port {self.port}
 Listen 127.0.0.1
 Timeout 3600
-MaxClients 20000
+MaxClients {self.room}
 LogFile "{self.folder}/tinyproxy.log"
 LogLevel Critical
 DisableViaHeader Yes
@@ -314,8 +317,8 @@ cachedir: {root}/cache
         settings = [("exec_thread.autoconfig", "INT 0"), ("exec_thread.limit", "INT 1"), ("accept_threads", "INT 0"),
                     ("http.server_ports", f"STRING {self.port}:ip-in=127.0.0.1"), ("http.cache.http", "INT 0"),
                     ("url_remap.remap_required", "INT 0"), ("reverse_proxy.enabled", "INT 0"), ("log.logging_enabled", "INT 0"),
-                    ("admin.user_id", "STRING #-1"), ("http.connect_ports", "STRING *"), ("net.connections_throttle", "INT 60000"),
-                    ("net.max_connections_in", "INT 30000"), ("http.insert_request_via_str", "INT 0"),
+                    ("admin.user_id", "STRING #-1"), ("http.connect_ports", "STRING *"), ("net.connections_throttle", f"INT {self.room * 2}"),
+                    ("net.max_connections_in", f"INT {self.room}"), ("http.insert_request_via_str", "INT 0"),
                     ("http.keep_alive_no_activity_timeout_in", "INT 3600"), ("http.transaction_no_activity_timeout_in", "INT 3600"),
                     ("http.transaction_no_activity_timeout_out", "INT 3600"), ("diags.output.status", "STRING L")]
         self.write("root/etc/records.config", "".join(f"CONFIG proxy.config.{k} {v}\n" for k, v in settings))
@@ -353,9 +356,10 @@ class Ours(Forward):
     name = "tripswitch"
     flavours = ("plain", "refuse", "half_open", "routes", "tunnel")
     remote, workers, router = True, 1, "bench"
+    under = ()  # a command to run it under
 
-    def __init__(self, origin, folder, flavour):
-        super().__init__(origin, folder, flavour)
+    def __init__(self, origin, folder, flavour, room):
+        super().__init__(origin, folder, flavour, room)
         self.proxy = self.control = None
 
     @classmethod
@@ -370,13 +374,15 @@ class Ours(Forward):
 
     def launch(self):
         config = {"listen": [f"127.0.0.1:{self.port}"], "workers": self.workers, "access_log": {"mode": "off"},
-                  "limits": {"connections": 20000, "tunnels": 20000}, "routes": self.routes(), "samples": None,
+                  "limits": {"connections": self.room, "tunnels": self.room}, "routes": self.routes(), "samples": None,
                   "timeouts": {"client_idle": "1h"}}
         if self.remote:
             state = STATES.get(self.flavour, ("closed", None))
             self.control = CheapControlPlane(breakers={"bench-a": "closed", "bench-b": state}, routers={"bench"})
-        self.proxy = Proxy(config, control=self.control, prefix=("taskset", "-c", self.cores), warnings=True, check_books=False)
+        self.proxy = Proxy(config, control=self.control, prefix=("taskset", "-c", self.cores, *self.under), warnings=True, check_books=False,
+                           wait=False)
         self.process = self.proxy.process
+        self.proxy.wait_started()
 
     def settle(self):
         if self.control:
@@ -416,8 +422,8 @@ class Forwarding(Ours):
 
     name = "ts-forwards"
 
-    def __init__(self, origin, folder, flavour):
-        super().__init__(origin, folder, "plain")
+    def __init__(self, origin, folder, flavour, room):
+        super().__init__(origin, folder, "plain", room)
 
 
 PEERS = {p.name: p for p in (Ours, Embedded, Direct, Nginx, Haproxy, Squid, Tinyproxy, TrafficServer,

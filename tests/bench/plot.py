@@ -25,7 +25,7 @@ def chosen(case):
     return next(((k, t) for k, t in DRAWN if k in case.measures), None)
 
 
-def bar(x, y, peer, figures, against):
+def bar(x, y, peer, against):
     median, least, most = against
     scale = BAR / MOST
     width, cut = min(median, MOST) * scale, median > MOST
@@ -43,17 +43,16 @@ def bar(x, y, peer, figures, against):
 
 def panel(x, y, result):
     key, title = chosen(result.case)
-    rows = [(p, *result.summary(p, key)) for p in result.peers()]
-    rows = [r for r in rows if r[2]]
+    rows = [(p, result.summary(p, key)[1]) for p in result.peers()]
+    rows = [r for r in rows if r[1]]
     if not rows:
         return [], 0
+    one, height = x + LABEL + BAR / MOST, 20 + len(rows) * ROW
     out = [text(x, y + 13, result.case.name, 13, weight="bold"),
-           text(x + LABEL + BAR + 60, y + 13, title, 11, "end")]
-    for i, (peer, figures, against) in enumerate(rows):
-        out += bar(x, y + 20 + i * ROW, peer, figures, against)
-    one = x + LABEL + BAR / MOST
-    height = 20 + len(rows) * ROW
-    out.append(f'<path d="M{one:.1f} {y + 18}V{y + height}" stroke="#1b7837" stroke-dasharray="3 3"/>')
+           text(x + LABEL + BAR + 60, y + 13, title, 11, "end"),
+           f'<path d="M{one:.1f} {y + 18}V{y + height}" stroke="#1b7837" stroke-dasharray="3 3"/>']
+    for i, (peer, against) in enumerate(rows):
+        out += bar(x, y + 20 + i * ROW, peer, against)
     return out, height + 16
 
 

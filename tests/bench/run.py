@@ -14,6 +14,7 @@ import json
 import os
 import platform
 import shutil
+import signal
 import sys
 import tempfile
 
@@ -29,29 +30,37 @@ ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)
 
 
 class Bench:
-    """What every case needs."""
+    """What every case needs; used in a `with`, which ends what it started."""
 
-    def __init__(self, options, folder):
-        self.folder = folder
+    def __init__(self, options):
+        os.sched_setaffinity(0, CORES.rest)
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended by SIGTERM"))  # and stop what was started
+        os.makedirs(options.out, exist_ok=True)
+        self.folder = tempfile.mkdtemp(prefix="tsp-bench-")
+        os.chmod(self.folder, 0o755)
         self.rounds = options.rounds
         self.window = {"seconds": options.seconds, "warmup": min(0.3, options.seconds / 4)}
         self.only = options.peers
         self.room = raise_descriptors()  # connections
         self.half_rate = 0  # of the case p99half, once known
         self.running = {}  # peers of the case, by name
-        self.origin = Origin(options.programs, folder)
-        self.load = Load(options.programs, folder)
+        self.origin = Origin(options.programs, self.folder)
+        self.load = Load(options.programs, self.folder)
 
-    def stop(self):
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
         self.origin.stop()
+        shutil.rmtree(self.folder, ignore_errors=True)
 
 
 def progress(text):
     print(text, file=sys.stderr, flush=True)
 
 
-def start_peers(bench, case, result):
-    started = []
+def start_peers(bench, case, result, started):
+    """Into `started`, each before it is started, so that whatever happens it will be stopped."""
     for name in case.peers:
         cls = PEERS[name]
         if bench.only and name in USUAL and name not in bench.only and name != BASE:
@@ -59,21 +68,21 @@ def start_peers(bench, case, result):
         if case.flavour not in cls.flavours or name in case.without:
             result.absent[name] = case.without.get(name, cls.cannot)
             continue
-        peer = cls(bench.origin, bench.folder, case.flavour)
+        peer = cls(bench.origin, bench.folder, case.flavour, case.room)
+        started.append(peer)
         try:
             peer.start()
-            started.append(peer)
         except (Absent, OSError, AssertionError) as e:
+            started.remove(peer)
             peer.stop()
             result.absent[name] = " ".join(str(e).split())
             progress(f"{case.name}: {name} ABSENT: {result.absent[name]}")
-    return started
 
 
 def run_case(bench, case):
     result, peers = CaseResult(case), []
     try:
-        peers = start_peers(bench, case, result)
+        start_peers(bench, case, result, peers)
         bench.running = {p.name: p for p in peers}
         for n in range(bench.rounds):
             for peer in peers:
@@ -119,6 +128,8 @@ def describe(options):
     return (f"{datetime.date.today()}, revision {revision or 'unknown'}, {CORES.count} cores, Linux {platform.release()},\n"
             f"{options.rounds} rounds of {options.seconds:g} s; program under test on core {CORES.test}, "
             f"load and origin on {','.join(map(str, sorted(CORES.rest)))}."
+            + (f"\nLOAD AVERAGE {os.getloadavg()[0]:.1f} AT THE START: others use the machine, look at the ratios only."
+               if os.getloadavg()[0] > 0.5 else "")
             + ("\nONE CORE ONLY: load, origin and proxy share it." if CORES.count < 2 else ""))
 
 
@@ -135,18 +146,13 @@ def main():
         for case in CASES:
             print(f"{case.name:<18} {case.title}")
         return
-    os.sched_setaffinity(0, CORES.rest)
-    os.makedirs(options.out, exist_ok=True)
-    folder = tempfile.mkdtemp(prefix="tsp-bench-")
-    os.chmod(folder, 0o755)
-    bench, results, about = Bench(options, folder), [], describe(options)
+    results, about = [], describe(options)
     try:
-        for case in CASES:
-            if not options.cases or case.name in options.cases:
-                results.append(run_case(bench, case))
+        with Bench(options) as bench:
+            for case in CASES:
+                if not options.cases or case.name in options.cases:
+                    results.append(run_case(bench, case))
     finally:
-        bench.stop()
-        shutil.rmtree(folder, ignore_errors=True)
         if results:
             text = table(results, about) + verdicts(results)
             print(text)
