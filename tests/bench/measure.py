@@ -40,10 +40,22 @@ def children(pid):
         return []
 
 
+def pin(pids, cores):
+    """Every thread of these processes to the cores; threads to come inherit it."""
+    for pid in pids:
+        for thread in os.listdir(f"/proc/{pid}/task"):
+            os.sched_setaffinity(int(thread), {int(c) for c in cores.split(",")})
+
+
 def memory_bytes(pid):
     """Proportional set size: what this process would give back, shared pages by share."""
     with open(f"/proc/{pid}/smaps_rollup", encoding="ascii") as f:
         return int(re.search(r"^Pss:\s+(\d+) kB", f.read(), re.M)[1]) * 1024
+
+
+def resident_bytes(pid):
+    with open(f"/proc/{pid}/status", encoding="ascii", errors="replace") as f:
+        return int(re.search(r"^VmRSS:\s+(\d+) kB", f.read(), re.M)[1]) * 1024
 
 
 def ratios(values, base):

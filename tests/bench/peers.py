@@ -25,7 +25,7 @@ import sys
 import time
 import zlib
 
-from measure import CORES, children, memory_bytes
+from measure import CORES, children, memory_bytes, pin
 
 sys.path.append(os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "integration"))
 from harness import ControlPlane, Proxy, clean_environment, free_port  # noqa: E402
@@ -108,6 +108,7 @@ class Peer:
         began = time.monotonic()
         self.launch()
         self.ready_ms = (time.monotonic() - began) * 1e3
+        pin(self.pids(), self.cores)  # also those that chose cores themselves
         self.settle()
         self.idle_bytes = self.memory()
 
@@ -162,7 +163,7 @@ class Forward(Peer):
 
 class Direct(Peer):
     name = "direct"
-    flavours = ("plain", "tunnel")
+    flavours = ("plain", "routes", "tunnel")
 
     def launch(self):
         self.port = self.origin.raw_port if self.flavour == "tunnel" else self.origin.http_port
@@ -314,7 +315,7 @@ runtimedir: {root}/run
 logdir: {root}/log
 cachedir: {root}/cache
 """)
-        settings = [("exec_thread.autoconfig", "INT 0"), ("exec_thread.limit", "INT 1"), ("accept_threads", "INT 0"),
+        settings = [("exec_thread.autoconfig", "INT 0"), ("exec_thread.limit", "INT 1"), ("accept_threads", "INT 0"), ("exec_thread.affinity", "INT 0"),
                     ("http.server_ports", f"STRING {self.port}:ip-in=127.0.0.1"), ("http.cache.http", "INT 0"),
                     ("url_remap.remap_required", "INT 0"), ("reverse_proxy.enabled", "INT 0"), ("log.logging_enabled", "INT 0"),
                     ("admin.user_id", "STRING #-1"), ("http.connect_ports", "STRING *"), ("net.connections_throttle", f"INT {self.room * 2}"),

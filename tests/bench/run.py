@@ -34,7 +34,8 @@ class Bench:
 
     def __init__(self, options):
         os.sched_setaffinity(0, CORES.rest)
-        signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended by SIGTERM"))  # and stop what was started
+        for number in (signal.SIGTERM, signal.SIGHUP):
+            signal.signal(number, lambda *_: sys.exit("ended by a signal"))  # and stop what was started
         os.makedirs(options.out, exist_ok=True)
         self.folder = tempfile.mkdtemp(prefix="tsp-bench-")
         os.chmod(self.folder, 0o755)

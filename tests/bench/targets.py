@@ -34,7 +34,7 @@ TARGETS = [
     ("samples", "samples dropped a second", ours("dropped_s"), "at most", 0),
     ("samples", "sync thread, % of a core", ours("sync_pct"), "at most", 5),
     ("samples_excess", "worker CPU, of that without samples", ours_against("ts-nosamples", "worker_us"), "at most", None),
-    ("start", "idle memory, MB", ours("memory_mb"), "at most", 16.8),
+    ("start", "resident memory, MB", ours("resident_mb"), "at most", 16.8),
     ("start", "ready, ms", ours("ready_ms"), "at most", 100),
 ]
 
