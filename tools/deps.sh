@@ -4,9 +4,9 @@
 #   tools/deps.sh GROUP...           install what is missing (apt-get, with sudo unless root)
 #   tools/deps.sh --check GROUP...   only say what is missing; exit 1 if anything is
 #
-# Groups: build, test, demo, lint, clients, bench, bench-micro.  Each package is looked for by what it gives
-# (a command, a library, a header, a Python module), so a machine that has it from
-# elsewhere, or no network, is left alone.
+# Groups: build, test, demo, lint, clients, bench, peers (of the benchmarks), micro.
+# Each package is looked for by what it gives (a command, a library, a header, a Python
+# module), so a machine that has it from elsewhere, or no network, is left alone.
 set -eu
 PATH=$PATH:/usr/sbin:/sbin # not in everybody's
 
@@ -46,13 +46,14 @@ clients nodejs                command:node
 clients default-jdk-headless  command:javac
 clients golang-go             command:go
 clients apache2-utils         command:ab
+bench   python3               command:python3
 bench   util-linux            command:taskset
-bench   nginx-light           command:nginx
-bench   haproxy               command:haproxy
-bench   squid                 command:squid
-bench   tinyproxy-bin         command:tinyproxy
-bench   trafficserver         command:traffic_server
-bench-micro valgrind          command:valgrind header:valgrind/callgrind.h
+peers   nginx-light           command:nginx
+peers   haproxy               command:haproxy
+peers   squid                 command:squid
+peers   tinyproxy-bin         command:tinyproxy
+peers   trafficserver         command:traffic_server
+micro   valgrind              command:valgrind header:valgrind/callgrind.h
 TABLE
 }
 
@@ -117,6 +118,7 @@ echo "$need" | fold -s -w 76 | sed 's/^/   /'
 log=$(mktemp)
 policy=
 trap 'rm -f "$log"; [ -z "$policy" ] || $as_root rm -f "$policy"' EXIT
+trap 'exit 1' INT TERM HUP # by way of EXIT
 quietly() {
     # shellcheck disable=SC2086 # no word, or one
     if ! $as_root env DEBIAN_FRONTEND=noninteractive apt-get -q -y "$@" </dev/null >"$log" 2>&1; then
@@ -128,7 +130,7 @@ quietly() {
 # The peers of the benchmarks are servers, and a package starts its server at installation
 # unless policy-rc.d says no.  Ours goes again with this script; one that is there stays.
 case " $* " in
-*" bench "*)
+*" peers "*)
     if [ ! -e /usr/sbin/policy-rc.d ]; then
         policy=/usr/sbin/policy-rc.d
         printf '#!/bin/sh\nexit 101\n' | $as_root tee "$policy" >/dev/null

@@ -3,7 +3,6 @@
 #   make bench-deps      install the peers that ours is compared with
 #   make bench           every case, or CASES='kv64 post'; ROUNDS=5, SECONDS=3, PEERS='nginx haproxy'
 #   make bench-list      the cases
-#
 #   make bench-profile   where the instructions of CASES go (kv64), by callgrind
 #   make bench-micro     instructions of single steps, by callgrind; UPDATE=1 writes micro.json
 #   make bench-check     the same, and fails when one has grown by over 5 % since micro.json
@@ -25,7 +24,7 @@ $(BENCH_OUT)/origin $(BENCH_OUT)/load:
 bench-programs: all $(BENCH_OUT)/origin $(BENCH_OUT)/load
 
 bench:
-	@tools/deps.sh build test
+	@tools/deps.sh build bench
 	$(SUBMAKE) VARIANT=release bench-programs
 	@$(PYTHON) $(BENCH_DIR)/run.py --rounds $(ROUNDS) --seconds $(SECONDS) --cases '$(CASES)' --peers '$(PEERS)'
 
@@ -33,7 +32,7 @@ bench-list:
 	@$(PYTHON) $(BENCH_DIR)/run.py --list
 
 bench-profile:
-	@tools/deps.sh build test bench-micro
+	@tools/deps.sh build bench micro
 	$(SUBMAKE) VARIANT=release bench-programs
 	@$(PYTHON) $(BENCH_DIR)/callgrind.py $(if $(CASES),--cases '$(CASES)')
 
@@ -46,16 +45,16 @@ $(BENCH_OUT)/micro: $(OUT)/obj/$(BENCH_DIR)/micro.o $(ARCHIVES)
 MICRO = $(PYTHON) $(BENCH_DIR)/micro.py --program $(BENCH_OUT)/micro --compiler '$(CC)'
 
 bench-micro:
-	@tools/deps.sh build bench-micro
+	@tools/deps.sh build micro
 	$(SUBMAKE) VARIANT=release $(BENCH_OUT)/micro
 	@$(MICRO) $(if $(UPDATE),--update)
 
 bench-check:
-	@tools/deps.sh build bench-micro
+	@tools/deps.sh build micro
 	$(SUBMAKE) VARIANT=release $(BENCH_OUT)/micro
 	@$(MICRO) --check
 
 bench-deps:
-	@tools/deps.sh build test bench bench-micro
+	@tools/deps.sh build bench peers micro
 
 .PHONY: bench bench-programs bench-list bench-profile bench-micro bench-check bench-deps
