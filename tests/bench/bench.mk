@@ -21,6 +21,11 @@ $(BENCH_OUT)/origin $(BENCH_OUT)/load:
 	@echo "LD  $@"
 	$(Q)$(CC) $(ALL_CFLAGS) $(ALL_LDFLAGS) -o $@ $^
 
+# tests/unit/test_bench_load.c tests what these rest on.
+BENCH_TESTED := $(addprefix $(OUT)/obj/$(BENCH_DIR)/,response.o histogram.o)
+$(OUT)/unit/test_bench_load: EXTRA += $(BENCH_TESTED)
+$(OUT)/unit/test_bench_load: $(BENCH_TESTED)
+
 bench-programs: all $(BENCH_OUT)/origin $(BENCH_OUT)/load
 
 bench:
