@@ -2,6 +2,7 @@
 #
 #   make bench-deps      install the peers that ours is compared with
 #   make bench           every case, or CASES='kv64 post'; ROUNDS=5, SECONDS=3, PEERS='nginx haproxy'
+#   make bench DOCS=1    and put table and plot into docs/performance.md
 #   make bench-list      the cases
 #   make bench-profile   where the instructions of CASES go (kv64), by callgrind
 #   make bench-micro     instructions of single steps, by callgrind; UPDATE=1 writes micro.json
@@ -31,7 +32,7 @@ bench-programs: all $(BENCH_OUT)/origin $(BENCH_OUT)/load
 bench:
 	@tools/deps.sh build bench
 	$(SUBMAKE) VARIANT=release bench-programs
-	@$(PYTHON) $(BENCH_DIR)/run.py --rounds $(ROUNDS) --seconds $(SECONDS) --cases '$(CASES)' --peers '$(PEERS)'
+	@$(PYTHON) $(BENCH_DIR)/run.py --rounds $(ROUNDS) --seconds $(SECONDS) --cases '$(CASES)' --peers '$(PEERS)' $(if $(DOCS),--docs)
 
 bench-list:
 	@$(PYTHON) $(BENCH_DIR)/run.py --list

@@ -117,9 +117,16 @@ def started(bench, peer):
 # ---- A fixed rate ----
 
 def at_rate(bench, peer, rate, seconds=None):
+    """What load.c found, with a note where the rate was not kept: then the rest says little."""
     window = {**bench.window, "seconds": max(seconds or 0, bench.window["seconds"])}
     options = [] if peer.keeps else ["--close"]
-    return bench.load.run(peer, [peer.request("/1k")], "--connections", 64, "--rate", rate, *options, **window)
+    got = bench.load.run(peer, [peer.request("/1k")], "--connections", 64, "--rate", rate, *options, **window)
+    got["kept"] = got["ops"] >= 0.95 * rate * got["seconds"]
+    return got
+
+
+def unless_kept(peer, got, rate):
+    return {} if got["kept"] else {"note": f"{peer.name} was overloaded at {rate} requests/s", "kept": False}
 
 
 def half_load(bench, peer):
@@ -128,7 +135,8 @@ def half_load(bench, peer):
         first = bench.running.get("nginx") or bench.running[BASE]
         got = bench.load.run(first, [first.request("/1k")], "--connections", 64, **bench.window)
         bench.half_rate = max(1, round(got["ops"] / got["seconds"] / 2))
-    return per_request(peer, at_rate(bench, peer, bench.half_rate))
+    got = at_rate(bench, peer, bench.half_rate)
+    return {**per_request(peer, got), **unless_kept(peer, got, bench.half_rate)}
 
 
 def samples(rate):
@@ -145,7 +153,7 @@ def samples(rate):
         return {"rps": got["ops"] / got["seconds"], "worker_us": got["threads"]["worker-0"] * 1e6 / max(1, got["ops"]),
                 "sync_pct": got["threads"]["sync"] * 100 / got["seconds"],
                 "sent_s": per_second("samples_sent_total"), "dropped_s": per_second("samples_dropped_total"),
-                **faults_of(peer, got, (2,))}
+                **faults_of(peer, got, (2,)), **unless_kept(peer, got, rate)}
 
     return run
 

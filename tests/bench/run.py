@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Ours and what users would otherwise run, side by side on one core.
 
-    tests/bench/run.py [--cases A,B] [--peers A,B] [--rounds N] [--seconds S] [--list]
+    tests/bench/run.py [--cases A,B] [--peers A,B] [--rounds N] [--seconds S] [--docs] [--list]
 
 The program under test has a core to itself, load generator and origin the others.  Rounds
 alternate between the peers (A B C, A B C), so that none has the better minute.  On a busy
@@ -116,6 +116,7 @@ def read_options():
     parser.add_argument("--seconds", type=float, default=1.5, help="of each measurement")
     parser.add_argument("--programs", default=os.path.join(ROOT, "build", "bench"), help="where load and origin are")
     parser.add_argument("--out", default=os.path.join(ROOT, "build", "bench"))
+    parser.add_argument("--docs", action="store_true", help="put table and plot into docs/performance.*")
     parser.add_argument("--list", action="store_true")
     options = parser.parse_args()
     unknown = [c for c in options.cases if c not in NAMES] + [p for p in options.peers if p not in PEERS]
@@ -141,6 +142,17 @@ def save(options, name, text):
     return os.path.relpath(path)
 
 
+def into_docs(text, drawing):
+    """The table replaces the one block of docs/performance.md that is fenced."""
+    docs = os.path.join(ROOT, "docs", "performance")
+    with open(docs + ".md", encoding="utf-8") as f:
+        before, _, behind = f.read().split("```\n")
+    with open(docs + ".md", "w", encoding="utf-8") as f:
+        f.write(f"{before}```\n{text.rstrip()}\n```\n{behind}")
+    with open(docs + ".svg", "w", encoding="utf-8") as f:
+        f.write(drawing)
+
+
 def main():
     options = read_options()
     if options.list:
@@ -155,9 +167,11 @@ def main():
                     results.append(run_case(bench, case))
     finally:
         if results:
-            text = table(results, about) + verdicts(results)
+            text, drawing = table(results, about) + verdicts(results), plot(results, about)
             print(text)
-            paths = [save(options, "table.txt", text), save(options, "plot.svg", plot(results, about)),
+            if options.docs:
+                into_docs(text, drawing)
+            paths = [save(options, "table.txt", text), save(options, "plot.svg", drawing),
                      save(options, "results.json", json.dumps(as_json(results, about), indent=1))]
             progress("written: " + ", ".join(paths))
 

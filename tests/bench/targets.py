@@ -42,14 +42,17 @@ TARGETS = [
 def verdicts(results):
     """Lines for the targets whose cases were run."""
     by_name, out = {r.case.name: r for r in results}, []
+    overloaded = {r.case.name for r in results if False in r.values(BASE, "kept")}
     for case, what, value, sense, limit in TARGETS:
         got = value(by_name[case]) if case in by_name else None
         if got is None:
             continue
-        if limit is None:
-            verdict, wanted = "", "as close to 1 as it can be measured"
+        if case in overloaded:
+            verdict, wanted = "", "(overloaded)"
+        elif limit is None:
+            verdict, wanted = "", "near 1"
         else:
             met = got <= limit if sense == "at most" else got >= limit
             verdict, wanted = "met" if met else "MISSED", f"{sense} {limit:g}"
-        out.append(f"{case:<18}{what:<36}{got:>8.2f}  {wanted} {verdict}".rstrip())
+        out.append(f"{case:<18}{what:<34}{got:>7.2f} {wanted} {verdict}".rstrip())
     return "\n".join(["Targets", *out, ""]) if out else ""
