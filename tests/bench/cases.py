@@ -125,7 +125,7 @@ def at_rate(bench, peer, rate, seconds=None):
     return got
 
 
-def unless_kept(peer, got, rate):
+def rate_note(peer, got, rate):
     return {} if got["kept"] else {"note": f"{peer.name} was overloaded at {rate} requests/s", "kept": False}
 
 
@@ -136,7 +136,7 @@ def half_load(bench, peer):
         got = bench.load.run(first, [first.request("/1k")], "--connections", 64, **bench.window)
         bench.half_rate = max(1, round(got["ops"] / got["seconds"] / 2))
     got = at_rate(bench, peer, bench.half_rate)
-    return {**per_request(peer, got), **unless_kept(peer, got, bench.half_rate)}
+    return {**per_request(peer, got), **rate_note(peer, got, bench.half_rate)}
 
 
 def samples(rate):
@@ -153,7 +153,7 @@ def samples(rate):
         return {"rps": got["ops"] / got["seconds"], "worker_us": got["threads"]["worker-0"] * 1e6 / max(1, got["ops"]),
                 "sync_pct": got["threads"]["sync"] * 100 / got["seconds"],
                 "sent_s": per_second("samples_sent_total"), "dropped_s": per_second("samples_dropped_total"),
-                **faults_of(peer, got, (2,)), **unless_kept(peer, got, rate)}
+                **faults_of(peer, got, (2,)), **rate_note(peer, got, rate)}
 
     return run
 
@@ -169,11 +169,12 @@ def two_workers(result):
 
 def tell_two_workers(result):
     got = two_workers(result)
-    return [f"two workers do {got:.2f} times the work of one{'' if CORES.roomy else ', by CPU per request'}"] if got else []
+    how = "" if CORES.roomy else ", by CPU per request"
+    return [f"two workers do {got:.2f} times the work of one{how}"] if got else []
 
 
 NO_KEEP = {"tinyproxy": "keeps no connection"}
-NO_CPU = {"direct": "has no memory of its own"}
+NO_MEMORY = {"direct": "has no memory of its own"}
 
 CASES = [
     Case("kv1", "1 KB, keep-alive, 1 connection", http(1)),
@@ -187,9 +188,9 @@ CASES = [
     Case("connect_rate", "CONNECT, one byte there and back, close; 64 at once", set_up, flavour="tunnel"),
     Case("tunnel_throughput", "4 tunnels, data down", flood, ("mb_s", "cpu_gb", "memory_mb"), flavour="tunnel"),
     Case("idle15000", "15 000 idle client connections", waiting(15000), ("bytes_each", "memory_mb"),
-         without={**NO_KEEP, **NO_CPU}, room=16000),
-    Case("tunnels8000", "8 000 idle tunnels", waiting(8000, tunnels=True), ("bytes_each", "memory_mb"), flavour="tunnel", without=NO_CPU,
-         room=9000),
+         without={**NO_KEEP, **NO_MEMORY}, room=16000),
+    Case("tunnels8000", "8 000 idle tunnels", waiting(8000, tunnels=True), ("bytes_each", "memory_mb"),
+         flavour="tunnel", without=NO_MEMORY, room=9000),
     Case("refuse", "an open breaker refuses, 64 connections; nginx and HAProxy: a fixed 503", http(64, wanted=(2, 5)),
          peers=[BASE, "ts-forwards", "nginx", "haproxy"], flavour="refuse"),
     Case("halfopen", "a half-open breaker admits half, 64 connections", http(64, wanted=(2, 5)),
@@ -197,10 +198,12 @@ CASES = [
     Case("routes10000", "1 KB, 64 connections to 64 of 10 000 routed hosts", many_hosts,
          peers=[BASE, "ts-embedded", "direct", "nginx", "haproxy"], flavour="routes"),
     Case("p99half", "1 KB at half of what nginx takes at most; from when a request was due", half_load),
-    Case("workers2", "1 KB, 64 connections, two workers on two cores", http(64), peers=[BASE, "ts-2workers"], conclude=tell_two_workers),
+    Case("workers2", "1 KB, 64 connections, two workers on two cores", http(64), peers=[BASE, "ts-2workers"],
+         conclude=tell_two_workers),
     Case("samples", "9 800 samples a second, which can all be sent", samples(9800), SAMPLES, peers=[BASE, "ts-nosamples"]),
     Case("samples_excess", "20 000 samples a second, of which half can be sent", samples(20000), SAMPLES,
          peers=[BASE, "ts-nosamples"]),
-    Case("start", "from the start to the first answer; memory then", started, ("ready_ms", "resident_mb"), without=NO_CPU),
+    Case("start", "from the start to the first answer; memory then", started, ("ready_ms", "resident_mb"),
+         without=NO_MEMORY),
 ]
 NAMES = [c.name for c in CASES]

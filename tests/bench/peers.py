@@ -315,13 +315,17 @@ runtimedir: {root}/run
 logdir: {root}/log
 cachedir: {root}/cache
 """)
-        settings = [("exec_thread.autoconfig", "INT 0"), ("exec_thread.limit", "INT 1"), ("accept_threads", "INT 0"), ("exec_thread.affinity", "INT 0"),
-                    ("http.server_ports", f"STRING {self.port}:ip-in=127.0.0.1"), ("http.cache.http", "INT 0"),
-                    ("url_remap.remap_required", "INT 0"), ("reverse_proxy.enabled", "INT 0"), ("log.logging_enabled", "INT 0"),
-                    ("admin.user_id", "STRING #-1"), ("http.connect_ports", "STRING *"), ("net.connections_throttle", f"INT {self.room * 2}"),
-                    ("net.max_connections_in", f"INT {self.room}"), ("http.insert_request_via_str", "INT 0"),
-                    ("http.keep_alive_no_activity_timeout_in", "INT 3600"), ("http.transaction_no_activity_timeout_in", "INT 3600"),
-                    ("http.transaction_no_activity_timeout_out", "INT 3600"), ("diags.output.status", "STRING L")]
+        settings = [
+            ("exec_thread.autoconfig", "INT 0"), ("exec_thread.limit", "INT 1"), ("exec_thread.affinity", "INT 0"),
+            ("accept_threads", "INT 0"), ("admin.user_id", "STRING #-1"), ("diags.output.status", "STRING L"),
+            ("http.server_ports", f"STRING {self.port}:ip-in=127.0.0.1"), ("http.connect_ports", "STRING *"),
+            ("http.cache.http", "INT 0"), ("log.logging_enabled", "INT 0"), ("http.insert_request_via_str", "INT 0"),
+            ("url_remap.remap_required", "INT 0"), ("reverse_proxy.enabled", "INT 0"),
+            ("net.connections_throttle", f"INT {self.room * 2}"), ("net.max_connections_in", f"INT {self.room}"),
+            ("http.keep_alive_no_activity_timeout_in", "INT 3600"),
+            ("http.transaction_no_activity_timeout_in", "INT 3600"),
+            ("http.transaction_no_activity_timeout_out", "INT 3600"),
+        ]
         self.write("root/etc/records.config", "".join(f"CONFIG proxy.config.{k} {v}\n" for k, v in settings))
         self.write("root/etc/ip_allow.yaml", "ip_allow:\n  - apply: in\n    ip_addrs: 0/0\n    action: allow\n    methods: ALL\n")
         self.write("root/etc/storage.config", f"{root}/cache 16M\n")
@@ -380,8 +384,8 @@ class Ours(Forward):
         if self.remote:
             state = STATES.get(self.flavour, ("closed", None))
             self.control = CheapControlPlane(breakers={"bench-a": "closed", "bench-b": state}, routers={"bench"})
-        self.proxy = Proxy(config, control=self.control, prefix=("taskset", "-c", self.cores, *self.under), warnings=True, check_books=False,
-                           wait=False)
+        self.proxy = Proxy(config, control=self.control, prefix=("taskset", "-c", self.cores, *self.under),
+                           warnings=True, check_books=False, wait=False)
         self.process = self.proxy.process
         self.proxy.wait_started()
 
