@@ -407,7 +407,9 @@ class JudgeTest(SharedCase):
     config = {"routes": [
         {"name": "hasty", "match": {"hosts": ["hasty.test"]}, "breakers": ["b"], "router": "rtr",
          "tags": {"tier": "{tier}", "outcome": "{outcome}", "host": "{host}"},
-         "failure": {"no_response_after": "300ms", "client_abort_after": "200ms"}},
+         "failure": {"no_response_after": "300ms"}},
+        {"name": "patient", "match": {"hosts": ["patient.test"]}, "breakers": ["b"], "router": "rtr",
+         "tags": {"tier": "{tier}", "outcome": "{outcome}", "host": "{host}"}, "failure": {"client_abort_after": "1s"}},
         {"name": "idle", "match": {"hosts": ["idle.test"]}, "breakers": ["b"], "router": "rtr",
          "timeouts": {"tunnel_idle": "400ms"}},
         {"name": "all", "breakers": ["b"], "router": "rtr",
@@ -672,10 +674,10 @@ class JudgeTest(SharedCase):
         cases = [
             ("nothing was sent, FIN", "idle-a.test", b"", 0, "close"),
             ("nothing was sent, RST", "idle-b.test", b"", 0.3, "reset"),
-            ("asked, left at once, FIN", "hasty.test", b"\x01", 0, "close"),
-            ("asked, left at once, RST", "hasty.test", b"\x01", 0, "reset"),
-            ("asked, waited, FIN", "hasty.test", b"\x01", 0.25, "close"),
-            ("asked, waited, RST", "hasty.test", b"\x01", 0.25, "reset"),
+            ("asked, left at once, FIN", "patient.test", b"\x01", 0, "close"),
+            ("asked, left at once, RST", "patient.test", b"\x01", 0, "reset"),
+            ("asked, waited, FIN", "patient.test", b"\x01", 1.05, "close"),
+            ("asked, waited, RST", "patient.test", b"\x01", 1.05, "reset"),
         ]
         for what, host, first, wait, how in cases:
             with self.subTest(what):
@@ -690,7 +692,7 @@ class JudgeTest(SharedCase):
                 time.sleep(wait)
                 client.reset() if how == "reset" else client.close()
                 judged()
-                if host == "hasty.test" and wait:
+                if host == "patient.test" and wait:
                     self.sample(origin, host, "client_abort", False)
                 else:
                     self.assertEqual(recorded(), 0)
