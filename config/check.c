@@ -9,6 +9,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -17,6 +18,7 @@
 #define HOST_NAME_MAX_BYTES 256
 #define TAG_NAME_MAX        128
 #define TAG_VALUE_MAX       512
+#define REJECT_BODY_MAX     65536
 #define HOST_MAX            253
 
 static int refuse(struct strbuf *why, const char *text, const char *says)
@@ -71,6 +73,49 @@ int check_field_value(struct arena *a, char **text, struct strbuf *why)
         if ((*p < 0x20 && *p != '\t') || *p == 0x7f)
             return refuse(why, *text, "holds a control character");
     return 0;
+}
+
+/* Fields that frame an answer, belong to one connection, or say that the answer is ours and
+ * why; Content-Type and Retry-After have keys of their own. */
+int check_reject_header(struct arena *a, char **text, struct strbuf *why)
+{
+    static const char ours[] = "x-tripswitch-";
+    static const char *const refused[] = {
+        "cache-control",
+        "connection",
+        "content-encoding",
+        "content-length",
+        "content-range",
+        "date",
+        "keep-alive",
+        "proxy-authenticate",
+        "proxy-authentication-info",
+        "proxy-connection",
+        "proxy-status",
+        "te",
+        "trailer",
+        "transfer-encoding",
+        "upgrade",
+        "via",
+    };
+
+    if (check_token(a, text, why))
+        return -1;
+    if (strcasecmp(*text, "content-type") == 0 || strcasecmp(*text, "retry-after") == 0)
+        return refuse(why, *text, "has a key of its own in reject");
+    bool bad = strncasecmp(*text, ours, sizeof(ours) - 1) == 0;
+    for (size_t i = 0; i < ARRAY_LEN(refused); i++)
+        bad |= strcasecmp(*text, refused[i]) == 0;
+    return bad ? refuse(why, *text, "is a header that only the proxy itself may write") : 0;
+}
+
+int check_reject_body(struct arena *a, char **text, struct strbuf *why)
+{
+    (void)a;
+    if (strlen(*text) <= REJECT_BODY_MAX)
+        return 0;
+    strbuf_adds(why, "the body is longer than 64 KiB");
+    return -1;
 }
 
 /* RFC 9110 section 7.6.3: a pseudonym, or a host with an optional port. */

@@ -173,6 +173,9 @@ struct route {
     struct {
         int status;
         int64_t retry_after_ms; /* OFF: no Retry-After */
+        char *content_type;     /* of body; NULL: plain text */
+        char *body;             /* NULL: a problem document of ours */
+        struct name_value_list headers;
     } reject;
     enum tunnels_on_open tunnels_on_open;
     struct timeouts timeouts; /* the global ones with the route's own laid over */

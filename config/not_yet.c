@@ -30,8 +30,6 @@ static const struct rule rules[] = {
     { &route_options, "half_open.eligible.max_body", "off" },
     { &route_options, "half_open.fleet.size", "1" },
     { &route_options, "half_open.fleet.max_per_second", "off" },
-    { &route_options, "reject.content_type", "" },
-    { &route_options, "reject.body", "" },
 };
 
 /* The same for values that are no text: what is refused, and how it is called. */
@@ -47,7 +45,6 @@ static const struct {
     { "metrics", OBJECT_INSIDE, "a metric from the response" },
     { "failure.headers", NOT_EMPTY, "a rule on response headers" },
     { "failure.body", NOT_EMPTY, "a rule on response bodies" },
-    { "reject.headers", NOT_EMPTY, "a header of one's own" },
 };
 
 static bool is_accepted(const char *accepted, const char *value)

@@ -10,10 +10,15 @@
 
 static const struct place_of nowhere = { 0 };
 
+static struct place_of at_section(const cJSON *route, const char *section, const char *key)
+{
+    const cJSON *node = child_of(route, section);
+    return node ? at_child(node, key) : at_node(route);
+}
+
 static struct place_of at_match(const cJSON *route, const char *key)
 {
-    const cJSON *match = child_of(route, "match");
-    return match ? at_child(match, key) : at_node(route);
+    return at_section(route, "match", key);
 }
 
 static void apply_muted(struct loader *l, struct route_draft *d, const cJSON *node)
@@ -110,16 +115,21 @@ static void warn_methods(struct loader *l, const struct route *r, const cJSON *n
                                "methods are compared with case; did you mean \"%s\"?", known[k]);
 }
 
-static void check_headers(struct loader *l, const struct route *r, const cJSON *node)
+static void check_headers(struct loader *l, const struct name_value_list *h, struct place_of at)
 {
-    const struct name_value_list *h = &r->match.headers;
-
     for (size_t i = 0; i < h->count; i++)
         for (size_t k = 0; k < i; k++)
             if (strcasecmp(h->items[i].name, h->items[k].name) == 0)
-                report_error(&l->report, at_match(node, "headers"),
-                             "\"%s\" and \"%s\" are the same header", h->items[k].name,
-                             h->items[i].name);
+                report_error(&l->report, at, "\"%s\" and \"%s\" are the same header",
+                             h->items[k].name, h->items[i].name);
+}
+
+static void check_refusal(struct loader *l, const struct route *r, const cJSON *node)
+{
+    check_headers(l, &r->reject.headers, at_section(node, "reject", "headers"));
+    if (r->reject.content_type && !r->reject.body)
+        report_error(&l->report, at_section(node, "reject", "content_type"),
+                     "reject.content_type has no effect without reject.body");
 }
 
 static void check_route(struct loader *l, const struct route *r, const cJSON *node)
@@ -127,7 +137,8 @@ static void check_route(struct loader *l, const struct route *r, const cJSON *no
     if (r->tags.count > MAX_TAGS)
         report_error(&l->report, at_child(node, "tags"),
                      "more than %d tags together with the global ones", MAX_TAGS);
-    check_headers(l, r, node);
+    check_headers(l, &r->match.headers, at_match(node, "headers"));
+    check_refusal(l, r, node);
     check_duplicates(l, &r->match.hosts, at_match(node, "hosts"), "host");
     check_duplicates(l, &r->breakers, at_child(node, "breakers"), "breaker");
     warn_tunnels(l, r, node);
@@ -225,6 +236,8 @@ static struct route *make_fallback(struct loader *l, const cJSON *defaults)
     r->name = arena_strdup(l->arena, automatic ? "_auto" : "_default");
     r->breakers = automatic ? one_string(l, "{host}") : (struct string_list){ 0 };
     r->router = automatic ? arena_strdup(l->arena, "{host}") : NULL;
+    if (automatic)
+        check_refusal(l, r, defaults);
     return r;
 }
 

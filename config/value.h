@@ -52,6 +52,9 @@ int check_host_name(struct arena *a, char **text,
 int check_tag_name(struct arena *a, char **text, struct strbuf *why);
 int check_tag(struct arena *a, char **text, struct strbuf *why); /* a template */
 int check_field_value(struct arena *a, char **text, struct strbuf *why);
+/* A field that a refusal may carry besides those the proxy writes. */
+int check_reject_header(struct arena *a, char **text, struct strbuf *why);
+int check_reject_body(struct arena *a, char **text, struct strbuf *why); /* at most 64 KiB */
 int check_control_url(struct arena *a, char **text,
                       struct strbuf *why); /* strips trailing slashes */
 int check_proxy_url(struct arena *a, char **text, struct strbuf *why);

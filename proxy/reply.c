@@ -142,6 +142,10 @@ void reply_write(const struct reply *r, struct strbuf *out)
     strbuf_adds(out, "Content-Length: ");
     strbuf_addu(out, body_len);
     strbuf_adds(out, "\r\nCache-Control: no-store\r\n");
+    for (size_t i = 0; r->headers && i < r->headers->count; i++) {
+        strbuf_adds(out, r->headers->items[i].name);
+        add_field(out, ": ", r->headers->items[i].value);
+    }
     if (r->close)
         strbuf_adds(out, "Connection: close\r\n");
     strbuf_adds(out, "\r\n");

@@ -12,6 +12,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+struct name_value_list;
 struct strbuf;
 
 struct reply {
@@ -25,9 +26,10 @@ struct reply {
     int64_t retry_after_ms;    /* OFF: none */
     bool close;                /* announce Connection: close */
     bool no_body;              /* HEAD */
-    const char *body_type;     /* with body: an answer that is not a problem (TRACE) */
+    const char *body_type;     /* with body: an answer that is not a problem */
     const char *body;
     size_t body_len;
+    const struct name_value_list *headers; /* further ones; NULL: none */
 };
 
 const char *reply_reason(int status); /* "Bad Gateway" */

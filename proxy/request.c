@@ -51,6 +51,7 @@ static void refuse(struct exchange *ex)
     const char *state = throttled                       ? "half_open"
                         : ex->verdict == GATE_DENY_OPEN ? "open"
                                                         : "unknown";
+    const char *body = r->reject.body, *type = r->reject.content_type;
     count_decision(ex, ex->breaker, throttled ? DECISION_THROTTLE : DECISION_REJECT);
     if (throttled && ex->gate.null_rate)
         warn_null_rate(ex);
@@ -66,7 +67,11 @@ static void refuse(struct exchange *ex)
                                      .breaker_len = len,
                                      .breaker_state = state,
                                      .decision = throttled ? "throttle" : "reject",
-                                     .retry_after_ms = r->reject.retry_after_ms });
+                                     .retry_after_ms = r->reject.retry_after_ms,
+                                     .body_type = type ? type : "text/plain; charset=utf-8",
+                                     .body = body,
+                                     .body_len = body ? strlen(body) : 0,
+                                     .headers = &r->reject.headers });
 }
 
 /* True: the request may go. */

@@ -149,6 +149,77 @@ class RefusalTest(SharedCase):
         self.assertLess(time.monotonic() - start, 7)
 
 
+class OwnRefusalTest(Case):
+    """reject: status, body, content type, headers; what says that it is ours stays."""
+
+    BODY = '{"error": "caf\u00e9 closed"}\n'
+
+    def setUp(self):
+        super().setUp()
+        own = {"status": 502, "retry_after": "2s", "content_type": "application/vnd.shop+json", "body": self.BODY,
+               "headers": {"X-Why": "tired", "Link": "<http://status.test/>; rel=help"}}
+        control = self.control({"b": "open"})
+        self.px = self.proxy({"routes": [
+            {"name": "own", "breakers": ["b"], "router": "rtr", "match": {"hosts": ["own.test"]}, "reject": own},
+            {"name": "text", "breakers": ["b"], "router": "rtr", "match": {"hosts": ["text.test"]},
+             "reject": {"body": "x" * 65536}}]}, control)
+        self.px.wait_breaker("b", "open")
+
+    def assert_own(self, response, body=True):
+        self.assert_self_made(response, 502, "destination_unavailable")
+        self.assertEqual(response.reason, "Circuit breaker open: b")
+        self.assertEqual(response.get("x-tripswitch-breaker"), "b")
+        self.assertEqual(response.get("x-tripswitch-state"), "open")
+        self.assertEqual(response.get("x-tripswitch-decision"), "reject")
+        self.assertEqual(response.get("retry-after"), "2")
+        self.assertEqual(response.get("content-type"), "application/vnd.shop+json")
+        self.assertEqual(response.get("content-length"), str(len(self.BODY.encode())))
+        self.assertEqual(response.get("x-why"), "tired")
+        self.assertEqual(response.get("link"), "<http://status.test/>; rel=help")
+        self.assertEqual(response.body, self.BODY.encode() if body else b"")
+
+    def test_status_body_and_headers_are_the_routes(self):
+        client = self.client()
+        for _ in range(3):
+            self.assert_own(client.get("http://own.test/"))
+        self.assert_own(client.get("http://own.test/", method="POST", body=b"x" * 1000))
+        self.assert_own(client.get("http://own.test/", method="HEAD"), body=False)
+        self.assert_own(client.get("http://own.test/"))
+
+    def test_connect_expect_and_http_1_0_are_told_the_same(self):
+        with self.subTest("CONNECT"):
+            client = self.client().send("CONNECT own.test:443 HTTP/1.1\r\nHost: own.test:443\r\n\r\n")
+            self.assert_own(client.read_response("GET"))
+        with self.subTest("Expect"):
+            client = self.client().send(request("POST", "http://own.test/", "Expect: 100-continue", "Content-Length: 5000"))
+            response = client.read_response("POST")
+            self.assert_own(response)
+            self.assertEqual(response.interim, [])
+        with self.subTest("HTTP/1.0"):
+            client = self.client()
+            self.assert_own(client.request(request("GET", "http://own.test/", version="HTTP/1.0")))
+            client.expect_eof()
+        with self.subTest("a large upload"):
+            client = self.client().send(request("POST", "http://own.test/", "Content-Length: 100000000"))
+            response = client.read_response("POST")
+            self.assert_own(response)
+            self.assertIn("close", response.head.tokens("connection"))
+
+    def test_the_largest_body_arrives_whole_as_plain_text(self):
+        client = self.client()
+        for _ in range(3):
+            response = client.get("http://text.test/")
+            self.assert_self_made(response, 503, "destination_unavailable")
+            self.assertEqual(response.get("content-type"), "text/plain; charset=utf-8")
+            self.assertEqual(response.body, b"x" * 65536)
+
+    def test_only_a_breakers_refusal_looks_like_that(self):
+        response = self.get(f"http://127.0.0.1:{free_port()}/")
+        self.assert_self_made(response, 502, "connection_refused")
+        self.assertEqual(json.loads(response.body)["status"], 502)
+        self.assertIsNone(response.get("x-why"))
+
+
 class BreakerNameTest(Case):
     NAMES = {  # what the server calls it -> what the reason phrase may show
         "plain-name_1.x": "plain-name_1.x",

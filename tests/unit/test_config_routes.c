@@ -52,6 +52,9 @@ static void an_empty_route_has_the_defaults(void **state)
     assert_int_equal(route->half_open.no_response_after_ms, 5000);
     assert_int_equal(route->reject.status, 503);
     assert_int_equal(route->reject.retry_after_ms, OFF);
+    assert_null(route->reject.content_type);
+    assert_null(route->reject.body);
+    assert_int_equal(route->reject.headers.count, 0);
     assert_int_equal(route->tunnels_on_open, TUNNELS_CLOSE_IDLE);
     assert_int_equal(route->mode, MODE_ENFORCE);
     assert_int_equal(route->fail_mode, FAIL_OPEN);
@@ -75,7 +78,9 @@ static void a_route_says_everything_itself(void **state)
         "             \"on\": [\"dns\"], \"no_response_after\": \"off\","
         "             \"client_abort_after\": \"0s\", \"body_limit\": \"1MiB\"},"
         "\"neutral\": {\"status\": [404]}, \"half_open\": {\"no_response_after\": \"1s\"},"
-        "\"reject\": {\"status\": 429, \"retry_after\": \"7s\"}, \"tunnels_on_open\": \"keep\","
+        "\"reject\": {\"status\": 429, \"retry_after\": \"7s\", \"content_type\": \"text/x\","
+        "            \"body\": \"later\\n\", \"headers\": {\"X-Why\": \"tired\"}},"
+        "\"tunnels_on_open\": \"keep\","
         "\"timeouts\": {\"connect\": \"1s\", \"first_byte\": \"2s\"},"
         "\"mode\": \"off\", \"fail_mode\": \"closed\", \"tls\": \"tunnel\"",
         NULL);
@@ -115,6 +120,10 @@ static void a_route_says_everything_itself(void **state)
     assert_int_equal(route->half_open.no_response_after_ms, 1000);
     assert_int_equal(route->reject.status, 429);
     assert_int_equal(route->reject.retry_after_ms, 7000);
+    assert_string_equal(route->reject.content_type, "text/x");
+    assert_string_equal(route->reject.body, "later\n");
+    assert_string_equal(route->reject.headers.items[0].name, "X-Why");
+    assert_string_equal(route->reject.headers.items[0].value, "tired");
     assert_int_equal(route->tunnels_on_open, TUNNELS_KEEP);
     assert_int_equal(route->timeouts.connect_ms, 1000);
     assert_int_equal(route->timeouts.first_byte_ms, 2000);
@@ -347,11 +356,6 @@ static void later_versions_settings_are_taken_at_their_default_only(void **state
         { "\"half_open\": {\"eligible\": {\"max_body\": \"1KiB\"}}", "max_body: \"1KiB\" is not" },
         { "\"half_open\": {\"fleet\": {\"size\": 2}}", "fleet/size: \"2\" is not available" },
         { "\"half_open\": {\"fleet\": {\"max_per_second\": 1}}", "\"1\" is not available" },
-        { "\"reject\": {\"content_type\": null, \"body\": null, \"headers\": {}}", NULL },
-        { "\"reject\": {\"content_type\": \"text/plain\"}", "\"text/plain\" is not available" },
-        { "\"reject\": {\"body\": \"sorry\"}",
-          "/routes/0/reject/body: \"sorry\" is not available" },
-        { "\"reject\": {\"headers\": {\"a\": \"b\"}}", "/routes/0/reject/headers: a header of" },
         { "\"breakers\": {\"metadata\": {}}",
           "/routes/0/breakers: selection by metadata is not available in this version" },
         { "\"router\": {\"metadata\": {}}",
@@ -433,6 +437,85 @@ static void a_state_file_is_a_file_by_its_name(void **state)
         }
         load_free(&r);
     }
+}
+
+static void a_refusal_may_say_what_does_not_break_or_imitate_the_proxys_own_answer(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *header;
+        const char *error; /* its end; NULL: accepted */
+    } cases[] = {
+        { "X-Reason", NULL },
+        { "Location", NULL },
+        { "X-Tripswitch", NULL },
+        { "Link", NULL },
+        { "content-length", "is a header that only the proxy itself may write" },
+        { "Transfer-Encoding", "is a header that only the proxy itself may write" },
+        { "CONNECTION", "is a header that only the proxy itself may write" },
+        { "Proxy-Status", "is a header that only the proxy itself may write" },
+        { "X-Tripswitch-State", "is a header that only the proxy itself may write" },
+        { "x-tripswitch-", "is a header that only the proxy itself may write" },
+        { "Date", "is a header that only the proxy itself may write" },
+        { "Cache-Control", "is a header that only the proxy itself may write" },
+        { "Content-Type", "has a key of its own in reject" },
+        { "Retry-After", "has a key of its own in reject" },
+        { "X Y", "is not a token" },
+        { "", "is not a token" },
+    };
+
+    for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
+        struct strbuf route = STRBUF_INIT;
+        strbuf_addf(&route, "\"reject\": {\"headers\": {\"%s\": \"v\"}}", cases[i].header);
+        struct outcome_of_load r = load_route(strbuf_str(&route), NULL);
+        if (!cases[i].error)
+            expect_errors(cases[i].header, &r, NULL);
+        else if (!strstr(strbuf_str(&r.errors), cases[i].error))
+            fail_msg("%s: %s", cases[i].header, strbuf_str(&r.errors));
+        load_free(&r);
+        strbuf_free(&route);
+    }
+}
+
+static void a_refusals_body_has_64_kib_at_most(void **state)
+{
+    (void)state;
+
+    for (size_t len = 65536; len <= 65537; len++) {
+        struct strbuf route = STRBUF_INIT;
+        strbuf_adds(&route, "\"reject\": {\"body\": \"");
+        for (size_t i = 0; i < len; i++)
+            strbuf_addc(&route, 'x');
+        strbuf_adds(&route, "\"}");
+        struct outcome_of_load r = load_route(strbuf_str(&route), NULL);
+        expect_errors("body", &r,
+                      len == 65536 ? NULL
+                                   : "FILE:2:32: /routes/0/reject/body: the body is longer than "
+                                     "64 KiB\n");
+        load_free(&r);
+        strbuf_free(&route);
+    }
+}
+
+static void defaults_count_when_a_refusal_is_put_together(void **state)
+{
+    (void)state;
+    static const char type[] = "\"reject\": {\"content_type\": \"a/b\"}";
+    struct outcome_of_load r = load_route("\"reject\": {\"body\": \"x\"}", type);
+    expect_errors("body in the route", &r, NULL);
+    assert_string_equal(r.cfg->routes[0].reject.content_type, "a/b");
+    load_free(&r);
+
+    r = load_route("\"name\": \"x\"", type);
+    expect_errors("no body at all", &r,
+                  "FILE:2:12: /routes/0: reject.content_type has no effect without reject.body\n");
+    load_free(&r);
+
+    r = load_json("{\"defaults\": {\"reject\": {\"content_type\": \"a/b\"}}}");
+    expect_errors("no route at all", &r,
+                  "FILE:1:42: /defaults/reject/content_type: reject.content_type has no effect "
+                  "without reject.body\n");
+    load_free(&r);
 }
 
 static void wrong_routes_are_refused(void **state)
@@ -676,6 +759,9 @@ int main(void)
         cmocka_unit_test(later_versions_settings_are_taken_at_their_default_only),
         cmocka_unit_test(later_versions_global_settings_are_too),
         cmocka_unit_test(a_state_file_is_a_file_by_its_name),
+        cmocka_unit_test(a_refusal_may_say_what_does_not_break_or_imitate_the_proxys_own_answer),
+        cmocka_unit_test(a_refusals_body_has_64_kib_at_most),
+        cmocka_unit_test(defaults_count_when_a_refusal_is_put_together),
         cmocka_unit_test(wrong_routes_are_refused),
         cmocka_unit_test(lists_of_a_route_have_limits),
         cmocka_unit_test(global_tags_count_among_those_of_a_route),

@@ -104,6 +104,38 @@ static void an_answer_with_a_body_of_its_own_carries_no_error(void **state)
                     "TRACE / HTTP/1.1\r\n\r\n");
 }
 
+static void a_refusal_of_the_routes_own_still_says_who_refused(void **state)
+{
+    (void)state;
+    struct reply r = refusal("b", 1);
+    struct name_value further[] = { { (char *)"X-Why", (char *)"tired" },
+                                    { (char *)"Link", (char *)"<http://x/>; rel=help" } };
+    struct name_value_list headers = { further, 2 };
+
+    r.status = 429;
+    r.retry_after_ms = 1000;
+    r.close = true;
+    r.headers = &headers;
+    r.body_type = "text/html";
+    r.body = "<p>later";
+    r.body_len = 8;
+    expect_text(&r, "HTTP/1.1 429 Circuit breaker open: b\r\n"
+                    "Proxy-Status: tripswitch-proxy; error=destination_unavailable; "
+                    "details=\"circuit breaker is open\"\r\n"
+                    "X-Tripswitch-Breaker: b\r\n"
+                    "X-Tripswitch-State: open\r\n"
+                    "X-Tripswitch-Decision: reject\r\n"
+                    "Retry-After: 1\r\n"
+                    "Content-Type: text/html\r\n"
+                    "Content-Length: 8\r\n"
+                    "Cache-Control: no-store\r\n"
+                    "X-Why: tired\r\n"
+                    "Link: <http://x/>; rel=help\r\n"
+                    "Connection: close\r\n"
+                    "\r\n"
+                    "<p>later");
+}
+
 /* Reads the answer as a client would; the body is what follows the head. */
 static const char *read_back(const struct strbuf *out, struct http1_head *head, bool to_head)
 {
@@ -276,6 +308,7 @@ int main(void)
         cmocka_unit_test(an_error_is_a_problem_with_a_proxy_status),
         cmocka_unit_test(a_refusal_names_its_breaker_in_the_reason_phrase),
         cmocka_unit_test(an_answer_with_a_body_of_its_own_carries_no_error),
+        cmocka_unit_test(a_refusal_of_the_routes_own_still_says_who_refused),
         cmocka_unit_test(every_status_is_a_complete_response_with_or_without_a_body),
         cmocka_unit_test(names_from_a_peer_cannot_break_out_of_their_place),
         cmocka_unit_test(details_are_a_structured_field_string),
