@@ -124,8 +124,9 @@ struct metric {
 };
 
 #define MAX_METRICS  8
-#define MAX_BREAKERS 16 /* per route */
-#define MAX_TAGS     32 /* per route, global ones included */
+#define MAX_BREAKERS 16   /* per route */
+#define MAX_TAGS     32   /* per route, global ones included */
+#define MAX_PROBES   1000 /* half_open.max_concurrent */
 
 struct match {
     struct string_list hosts; /* lower case: "a.example", "*.a.example", "192.0.2.1", "::1", and
@@ -169,6 +170,17 @@ struct route {
     struct status_set neutral;
     struct {
         int64_t no_response_after_ms;
+        int64_t timeout_ms;     /* OFF: nothing is cut */
+        int64_t max_concurrent; /* 1 to MAX_PROBES; OFF */
+        int64_t max_per_second;
+        struct {
+            struct string_list methods; /* none: every method */
+            int64_t max_body;           /* OFF: any, even of unknown size */
+        } eligible;
+        struct {
+            int64_t size;
+            int64_t max_per_second; /* of all of them together */
+        } fleet;
     } half_open;
     struct {
         int status;

@@ -23,13 +23,6 @@ static const struct rule rules[] = {
     { &route_options, "mode", "enforce|off" },
     { &route_options, "tls", "tunnel" },
     { &route_options, "failure.slower_than", "off" },
-    { &route_options, "half_open.timeout", "off" },
-    { &route_options, "half_open.max_concurrent", "off" },
-    { &route_options, "half_open.max_per_second", "off" },
-    { &route_options, "half_open.eligible.methods", "" },
-    { &route_options, "half_open.eligible.max_body", "off" },
-    { &route_options, "half_open.fleet.size", "1" },
-    { &route_options, "half_open.fleet.max_per_second", "off" },
 };
 
 /* The same for values that are no text: what is refused, and how it is called. */

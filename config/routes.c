@@ -132,6 +132,14 @@ static void check_refusal(struct loader *l, const struct route *r, const cJSON *
                      "reject.content_type has no effect without reject.body");
 }
 
+static void warn_fleet(struct loader *l, const struct route *r, const cJSON *node)
+{
+    if (r->half_open.fleet.size > 1 && r->half_open.fleet.max_per_second == OFF)
+        report_warning(&l->report, at_section(node, "half_open", "fleet"),
+                       "half_open.fleet.size has no effect without "
+                       "half_open.fleet.max_per_second");
+}
+
 static void check_route(struct loader *l, const struct route *r, const cJSON *node)
 {
     if (r->tags.count > MAX_TAGS)
@@ -139,6 +147,7 @@ static void check_route(struct loader *l, const struct route *r, const cJSON *no
                      "more than %d tags together with the global ones", MAX_TAGS);
     check_headers(l, &r->match.headers, at_match(node, "headers"));
     check_refusal(l, r, node);
+    warn_fleet(l, r, node);
     check_duplicates(l, &r->match.hosts, at_match(node, "hosts"), "host");
     check_duplicates(l, &r->breakers, at_child(node, "breakers"), "breaker");
     warn_tunnels(l, r, node);

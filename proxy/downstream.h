@@ -13,6 +13,7 @@
 #include "proxy/dns.h"
 #include "proxy/gate.h"
 #include "proxy/metrics.h"
+#include "proxy/probe.h"
 #include <stdbool.h>
 #include <stdint.h>
 
@@ -43,6 +44,8 @@ struct inner {
     struct gate_result gate;
     enum gate_verdict verdict;
     uint32_t breaker;
+    int64_t probe_until_ms; /* and within what is left of its time, */
+    struct probe_pass pass; /* with its leases */
 };
 
 struct downstream {

@@ -68,8 +68,9 @@ struct exchange *exchange_new(struct downstream *d)
     if (ex) {
         w->free_exchanges = ex->next_free;
         w->free_exchange_count--;
-        memset(ex, 0, offsetof(struct exchange, method));
+        memset(ex, 0, offsetof(struct exchange, pass));
         ex->method[0] = ex->path[0] = '\0';
+        ex->pass.count = 0;
     } else {
         ex = xcalloc(1, sizeof(*ex));
     }
@@ -97,9 +98,19 @@ void exchange_set_mode(struct exchange *ex, enum traffic_mode mode)
     COUNT(ex->w->c.requests_in_flight[mode]);
 }
 
+void exchange_end_probe(struct worker *w, struct probe_pass *pass)
+{
+    if (pass->count == 0)
+        return;
+    count_sub(&w->c.half_open_leases, pass->count);
+    probe_release(pass);
+}
+
 static void exchange_free(struct exchange *ex)
 {
     struct worker *w = ex->w;
+    /* Every exchange ends here, when its upstream connection is closed or given back. */
+    exchange_end_probe(w, &ex->pass);
     http1_body_free(&ex->request_body);
     http1_body_free(&ex->response_body);
     if (ex->target)
@@ -269,6 +280,13 @@ static int64_t fin_deadline(const struct exchange *ex)
     return (ex->last_move_ms > ex->fin_ms ? ex->last_move_ms : ex->fin_ms) + FIN_GRACE_MS;
 }
 
+/* An answer that has begun and was judged goes on: an event stream, a late one, a tunnel. */
+static int64_t probe_deadline(const struct exchange *ex)
+{
+    bool answered = ex->attempt.fixed && ex->first_byte_us;
+    return ex->probe_until_ms && !answered ? ex->probe_until_ms : OFF;
+}
+
 void exchange_rearm(struct exchange *ex)
 {
     int64_t at = CONN_NO_DEADLINE;
@@ -280,6 +298,8 @@ void exchange_rearm(struct exchange *ex)
         at = earlier(at, attempt_deadline(&ex->attempt));
     if (ex->state == EX_TUNNEL)
         at = earlier(at, tunnel_deadline(ex));
+    if (ex->state != EX_REPLY)
+        at = earlier(at, probe_deadline(ex));
     if (ex->attempt_begun && ex->state != EX_REPLY && ex->state != EX_TUNNEL) {
         at = earlier(at, first_byte_deadline(ex));
         at = earlier(at, idle_deadline(ex));
@@ -320,7 +340,10 @@ void exchange_become_inner(struct exchange *ex)
                                 .generation = ex->snap->generation,
                                 .gate = ex->gate,
                                 .verdict = ex->verdict,
-                                .breaker = ex->breaker };
+                                .breaker = ex->breaker,
+                                .probe_until_ms = ex->probe_until_ms,
+                                .pass = ex->pass };
+    ex->pass.count = 0;
     memcpy(d->inner->host, ex->target->key, ex->target->authority_len);
     struct slice host = { d->inner->host, ex->target->authority_len };
     if (BUG(authority_parse(&d->inner->to, host, 0) != TARGET_OK))
@@ -469,6 +492,21 @@ static void timed_out(struct exchange *ex, const char *detail)
     answer_fail(ex, 504, PERR_HTTP_RESPONSE_TIMEOUT, detail);
 }
 
+static void probe_timed_out(struct exchange *ex)
+{
+    static const char detail[] = "a half-open attempt, not answered within half_open.timeout";
+    if (!ex->tunnel) {
+        timed_out(ex, detail);
+        return;
+    }
+    /* Who was asked nothing has missed nothing. */
+    judge_failed(ex, ex->request_bytes ? OUTCOME_TIMEOUT : OUTCOME_LOCAL);
+    ex->error = PERR_HTTP_RESPONSE_TIMEOUT;
+    ex->detail = detail;
+    ex->tunnel_broken = true;
+    exchange_finish(ex, RESULT_FAILED);
+}
+
 static bool reached(int64_t deadline, int64_t now_ms)
 {
     return deadline != OFF && now_ms >= deadline;
@@ -498,7 +536,9 @@ void exchange_on_deadline(struct exchange *ex)
     }
     attempt_tick(&ex->attempt, now_ms);
     judge_record(ex);
-    if (ex->state == EX_TUNNEL)
+    if (reached(probe_deadline(ex), now_ms))
+        probe_timed_out(ex);
+    else if (ex->state == EX_TUNNEL)
         tunnel_on_deadline(ex);
     else if (reached(first_byte_deadline(ex), now_ms))
         timed_out(ex, "no response byte within timeouts.first_byte");

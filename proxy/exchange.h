@@ -12,6 +12,7 @@
 #include "proxy/gate.h"
 #include "proxy/http1.h"
 #include "proxy/metrics.h"
+#include "proxy/probe.h"
 #include "proxy/reply.h"
 #include "proxy/upstream.h"
 #include <stdbool.h>
@@ -123,13 +124,15 @@ struct exchange {
     int64_t last_move_ms;         /* any byte of the exchange, for timeouts.idle */
     int64_t fin_ms;               /* client's FIN; 0: none */
     int64_t connect_deadline_ms;
+    int64_t probe_until_ms;                 /* half_open.timeout cuts then; 0: never */
     uint64_t request_bytes, response_bytes; /* bodies */
 
     uint8_t trace_len;
     struct exchange *next_free;
 
     /* From here on nothing is cleared for a new request: it is large, and set when used. */
-    char method[16]; /* cut, for the log and tags */
+    struct probe_pass pass; /* its count is cleared */
+    char method[16];        /* cut, for the log and tags */
     char path[EXCHANGE_PATH_MAX];
     char trace_id[64];
 };
@@ -160,6 +163,7 @@ void exchange_forget_head(struct exchange *ex); /* it will not be sent again */
 void exchange_drop_upstream(struct exchange *ex);
 void exchange_release_upstream(struct exchange *ex, bool reusable);
 void exchange_finish(struct exchange *ex, enum request_result result);
+void exchange_end_probe(struct worker *w, struct probe_pass *pass); /* once more does nothing */
 
 void exchanges_free(struct worker *w);
 

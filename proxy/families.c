@@ -339,6 +339,11 @@ static const struct point upstream_connects[] = {
     WORKERS("timeout", upstream_connects_timeout), WORKERS("dns", upstream_connects_dns),
     WORKERS("tls", upstream_connects_tls),         WORKERS("other", upstream_connects_other),
 };
+static const struct point half_open_limited[] = {
+    WORKERS("eligible", half_open_limited_eligible),
+    WORKERS("rate", half_open_limited_rate),
+    WORKERS("concurrent", half_open_limited_concurrent),
+};
 static const struct point tunnel_bytes[] = { WORKERS("up", tunnel_bytes_up),
                                              WORKERS("down", tunnel_bytes_down) };
 static const struct point dns_lookups[] = {
@@ -533,6 +538,11 @@ const struct family families[] = {
       "Connects upstream",
       { NAMED("result") },
       POINTS(upstream_connects) },
+    { N("half_open_limited_total"),
+      COUNTER,
+      "Half-open attempts that a bound of the route turned away",
+      { NAMED("bound") },
+      POINTS(half_open_limited) },
     { N("tunnel_bytes_total"),
       COUNTER,
       "Bytes relayed in tunnels",

@@ -47,6 +47,7 @@ struct gate_result gate_check(const struct gate_input *in)
             return r;
         case BREAKER_HALF_OPEN:
             r.half_open = true;
+            r.half_open_set |= 1u << i;
             r.null_rate |= v.rate_null;
             if (v.rate < lowest) {
                 lowest = v.rate;
@@ -60,11 +61,10 @@ struct gate_result gate_check(const struct gate_input *in)
             break;
         }
     }
-    if (r.half_open && in->draw >= lowest) {
-        r.verdict = GATE_DENY_HALF_OPEN;
-        r.breaker = lowest_at;
-        return r;
-    }
     r.breaker = r.half_open ? lowest_at : 0;
+    if (r.half_open && (in->ineligible || in->draw >= lowest)) {
+        r.verdict = GATE_DENY_HALF_OPEN;
+        r.bound = in->ineligible ? BOUND_ELIGIBLE : BOUND_ALLOW_RATE;
+    }
     return r;
 }

@@ -20,21 +20,33 @@ enum gate_verdict {
 };
 const char *gate_verdict_name(enum gate_verdict v);
 
+/* What turned a request away from a half-open breaker; the last two are probe.h's. */
+enum half_open_bound {
+    BOUND_NONE,
+    BOUND_ALLOW_RATE, /* the server's */
+    BOUND_ELIGIBLE,
+    BOUND_PER_SECOND,
+    BOUND_CONCURRENT,
+};
+
 struct gate_input {
     const uint64_t *words; /* server words, one per breaker of the route */
     unsigned count;
     unsigned flags; /* breakers_flags() */
     bool fail_closed;
-    uint32_t draw; /* uniform over 32 bits; one per request */
+    bool ineligible; /* may not probe */
+    uint32_t draw;   /* uniform over 32 bits; one per request */
 };
 
 struct gate_result {
     enum gate_verdict verdict;
-    unsigned breaker;  /* index of the one that decided; 0 if none did */
-    bool half_open;    /* a breaker of the route is half-open */
-    bool all_closed;   /* every breaker known and closed */
-    bool unknown_name; /* synced, and the server lacks one of the names */
-    bool null_rate;    /* half-open without a rate: a fault of the server's */
+    enum half_open_bound bound; /* of GATE_DENY_HALF_OPEN */
+    unsigned breaker;           /* index of the one that decided; 0 if none did */
+    unsigned half_open_set;     /* bit i: breaker i is half-open */
+    bool half_open;             /* a breaker of the route is half-open */
+    bool all_closed;            /* every breaker known and closed */
+    bool unknown_name;          /* synced, and the server lacks one of the names */
+    bool null_rate;             /* half-open without a rate: a fault of the server's */
 };
 
 struct gate_result gate_check(const struct gate_input *in);

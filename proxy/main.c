@@ -16,6 +16,7 @@
 #include "proxy/cpus.h"
 #include "proxy/init_net.h"
 #include "proxy/listener.h"
+#include "proxy/probe.h"
 #include "proxy/proxy.h"
 #include "proxy/self.h"
 #include "proxy/snapshot.h"
@@ -515,6 +516,7 @@ static int set_up(struct runtime *rt, struct config *cfg)
     int code = EXIT_OS;
     p->worker_count = cfg->workers ? (unsigned)cfg->workers : cpus_usable(4);
     p->breakers = breakers_new();
+    p->probes = probes_new();
     p->route_names = intern_new(256);
     p->auto_hosts = intern_new(BREAKERS_CAPACITY);
     p->self = self_new();
@@ -571,6 +573,7 @@ static void tear_down(struct runtime *rt)
         event_free(rt->tick);
     event_base_free(rt->base);
     breakers_free(p->breakers);
+    probes_free(p->probes);
     intern_free(p->route_names);
     intern_free(p->auto_hosts);
     self_free(p->self);

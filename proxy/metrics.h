@@ -167,6 +167,9 @@ struct histogram { /* upper bounds are the exposition's; the last bucket is +Inf
     X(client_errors_timeout) \
     X(client_errors_aborted) \
     X(client_errors_forbidden) \
+    X(half_open_limited_eligible) \
+    X(half_open_limited_rate) \
+    X(half_open_limited_concurrent) \
     X(tunnel_bytes_up) \
     X(tunnel_bytes_down)
 /* clang-format on */
@@ -178,6 +181,7 @@ struct histogram { /* upper bounds are the exposition's; the last bucket is +Inf
     X(upstream_connections_idle, "Upstream connections in the pool")                               \
     X(dns_cache_entries, "Names in the resolver cache")                                            \
     X(tunnels, "Tunnels open")                                                                     \
+    X(half_open_leases, "Places that half-open attempts hold")                                     \
     X(buffered_bytes, "Bytes of buffer blocks in use")
 
 struct worker_counters {

@@ -12,6 +12,7 @@
 struct breakers;
 struct control;
 struct intern;
+struct probes;
 struct self_addrs;
 struct snapshot;
 struct sync;
@@ -21,6 +22,7 @@ struct worker;
 
 struct proxy {
     struct breakers *breakers;
+    struct probes *probes;      /* what bounds half-open attempts */
     struct sync *sync;          /* NULL until started */
     struct control *control;    /* NULL unless embedded */
     struct intern *route_names; /* id - 1 is the slot in worker_counters.routes, capped */

@@ -42,6 +42,27 @@ static void warn_null_rate(struct exchange *ex)
               NULL);
 }
 
+static const char *refusal_detail(const struct exchange *ex)
+{
+    if (ex->verdict == GATE_DENY_OPEN)
+        return "the circuit breaker of this upstream is open";
+    if (ex->verdict == GATE_DENY_UNKNOWN)
+        return "the state of the circuit breaker is not known and fail_mode is closed";
+    switch (ex->gate.bound) {
+    case BOUND_ELIGIBLE:
+        return "the circuit breaker is half-open and half_open.eligible leaves this request out";
+    case BOUND_PER_SECOND:
+        return "the circuit breaker is half-open and half_open.max_per_second, or the share of "
+               "fleet.max_per_second, is used up";
+    case BOUND_CONCURRENT:
+        return "the circuit breaker is half-open and half_open.max_concurrent is reached";
+    case BOUND_NONE:
+    case BOUND_ALLOW_RATE:
+        break;
+    }
+    return "the circuit breaker is half-open and admits few requests";
+}
+
 static void refuse(struct exchange *ex)
 {
     const struct route *r = ex->route->cfg;
@@ -53,16 +74,9 @@ static void refuse(struct exchange *ex)
                                                         : "unknown";
     const char *body = r->reject.body, *type = r->reject.content_type;
     count_decision(ex, ex->breaker, throttled ? DECISION_THROTTLE : DECISION_REJECT);
-    if (throttled && ex->gate.null_rate)
-        warn_null_rate(ex);
-    const char *detail = throttled ? "the circuit breaker is half-open and admits few requests"
-                         : ex->verdict == GATE_DENY_OPEN
-                             ? "the circuit breaker of this upstream is open"
-                             : "the state of the circuit breaker is not known and fail_mode is "
-                               "closed";
     answer_send(ex, &(struct reply){ .status = r->reject.status,
                                      .error = PERR_DESTINATION_UNAVAILABLE,
-                                     .detail = detail,
+                                     .detail = refusal_detail(ex),
                                      .breaker = name,
                                      .breaker_len = len,
                                      .breaker_state = state,
@@ -74,17 +88,112 @@ static void refuse(struct exchange *ex)
                                      .headers = &r->reject.headers });
 }
 
+static int64_t request_body_bytes(const struct exchange *ex)
+{
+    switch (ex->request_body.framing) {
+    case FRAMING_NONE:
+        return 0;
+    case FRAMING_LENGTH:
+        return (int64_t)ex->request_body.left;
+    case FRAMING_CHUNKED:
+    case FRAMING_CLOSE:
+        break;
+    }
+    return -1;
+}
+
+/* The draw has admitted; now every half-open breaker must have room within the route's bounds. */
+static void take_probe(struct exchange *ex, const uint32_t *ids, unsigned count)
+{
+    uint32_t probed[MAX_BREAKERS];
+    unsigned n = 0, at;
+    for (unsigned i = 0; i < count; i++) {
+        bool wanted = ex->gate.half_open_set >> i & 1;
+        for (unsigned k = 0; k < n; k++)
+            wanted &= probed[k] != ids[i]; /* listed twice, it counts once */
+        if (wanted)
+            probed[n++] = ids[i];
+    }
+    enum half_open_bound bound = probe_admit(ex->w->proxy->probes, &ex->route->probe, probed, n,
+                                             worker_now_us(ex->w), &ex->pass, &at);
+    if (bound == BOUND_NONE) {
+        count_add(&ex->w->c.half_open_leases, ex->pass.count);
+        return;
+    }
+    ex->verdict = GATE_DENY_HALF_OPEN;
+    ex->gate.bound = bound;
+    ex->breaker = probed[at];
+}
+
+static void count_bound(struct exchange *ex)
+{
+    switch (ex->gate.bound) {
+    case BOUND_ELIGIBLE:
+        COUNT(ex->w->c.half_open_limited_eligible);
+        break;
+    case BOUND_PER_SECOND:
+        COUNT(ex->w->c.half_open_limited_rate);
+        break;
+    case BOUND_CONCURRENT:
+        COUNT(ex->w->c.half_open_limited_concurrent);
+        break;
+    case BOUND_ALLOW_RATE:
+        if (ex->gate.null_rate)
+            warn_null_rate(ex);
+        break;
+    case BOUND_NONE:
+        break;
+    }
+}
+
+/* The verdict on a CONNECT goes for its first request too, if that takes the same route of the
+ * same snapshot: with it come leases and time limit. */
+static bool take_cover(struct exchange *ex)
+{
+    struct inner *inner = ex->down->inner;
+    if (!inner || !inner->covered)
+        return false;
+    inner->covered = false;
+    if (inner->route != ex->route || inner->generation != ex->snap->generation) {
+        exchange_end_probe(ex->w, &inner->pass);
+        return false;
+    }
+    ex->gate = inner->gate;
+    ex->verdict = inner->verdict;
+    ex->breaker = inner->breaker;
+    ex->probe_until_ms = inner->probe_until_ms;
+    ex->pass = inner->pass;
+    inner->pass.count = 0;
+    return true;
+}
+
+static void ask_gate(struct exchange *ex, struct slice method, const uint32_t *ids, unsigned count)
+{
+    const struct probe_limits *bounds = &ex->route->probe;
+    uint64_t words[MAX_BREAKERS];
+    for (unsigned i = 0; i < count; i++)
+        words[i] = breakers_load(ex->w->proxy->breakers, ids[i]);
+    ex->gate = gate_check(&(struct gate_input){
+        .words = words,
+        .count = count,
+        .flags = breakers_flags(ex->w->proxy->breakers),
+        .fail_closed = ex->route->cfg->fail_mode == FAIL_CLOSED,
+        .ineligible =
+            bounds->any && !probe_eligible(bounds, method.p, method.len, request_body_bytes(ex)),
+        .draw = prng_u32(&ex->w->prng) });
+    ex->verdict = ex->gate.verdict;
+    ex->breaker = ids[ex->gate.breaker];
+    if (ex->verdict == GATE_ALLOW && ex->gate.half_open && bounds->any)
+        take_probe(ex, ids, count);
+}
+
 /* True: the request may go. */
-static bool pass_gate(struct exchange *ex)
+static bool pass_gate(struct exchange *ex, struct slice method)
 {
     const struct route *r = ex->route->cfg;
     ex->gate = (struct gate_result){ .all_closed = true };
     ex->verdict = GATE_ALLOW;
-    struct inner *inner = ex->down->inner;
-    bool covered = inner && inner->covered && inner->route == ex->route &&
-                   inner->generation == ex->snap->generation;
-    if (inner)
-        inner->covered = false;
+    bool covered = take_cover(ex);
     if (target_bypassed(ex->target, ex->snap)) {
         ex->bypassed = ex->ungated = true;
         return true;
@@ -93,30 +202,19 @@ static bool pass_gate(struct exchange *ex)
         ex->ungated = true;
         return true;
     }
-    if (covered) {
-        ex->gate = inner->gate;
-        ex->verdict = inner->verdict;
-        ex->breaker = inner->breaker;
+    unsigned count = 0;
+    const uint32_t *ids =
+        covered ? NULL : target_breakers(ex->target, ex->w, ex->snap, ex->route, &count);
+    if (!ids || count == 0)
         return true;
-    }
-    unsigned count;
-    const uint32_t *ids = target_breakers(ex->target, ex->w, ex->snap, ex->route, &count);
-    if (count == 0)
-        return true;
-    uint64_t words[MAX_BREAKERS];
-    for (unsigned i = 0; i < count; i++)
-        words[i] = breakers_load(ex->w->proxy->breakers, ids[i]);
-    ex->gate = gate_check(&(struct gate_input){ .words = words,
-                                                .count = count,
-                                                .flags = breakers_flags(ex->w->proxy->breakers),
-                                                .fail_closed = r->fail_mode == FAIL_CLOSED,
-                                                .draw = prng_u32(&ex->w->prng) });
-    ex->verdict = ex->gate.verdict;
-    ex->breaker = ids[ex->gate.breaker];
+    ask_gate(ex, method, ids, count);
     if (ex->verdict == GATE_ALLOW || ex->verdict == GATE_ALLOW_FAIL_OPEN) {
         count_allowed(ex, ids, count);
+        if (ex->gate.half_open && r->half_open.timeout_ms != OFF && r->mode == MODE_ENFORCE)
+            ex->probe_until_ms = worker_now_ms(ex->w) + r->half_open.timeout_ms;
         return true;
     }
+    count_bound(ex);
     refuse(ex);
     return false;
 }
@@ -474,7 +572,7 @@ void request_begin_opaque(struct downstream *d, const struct authority *a)
     if (!admit(ex) || !tunnel_allowed(ex))
         return;
     find_route(ex, &none, &to, SLICE("/"));
-    if (pass_gate(ex))
+    if (pass_gate(ex, SLICE("CONNECT")))
         open_tunnel(ex);
 }
 
@@ -495,7 +593,7 @@ void request_begin(struct downstream *d, struct http1_head *h, size_t head_len)
         return;
     }
     find_route(ex, h, &a, path);
-    if (!pass_gate(ex))
+    if (!pass_gate(ex, h->method))
         return;
     if (ex->is_connect) {
         open_tunnel(ex);

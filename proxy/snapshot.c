@@ -52,7 +52,8 @@ static void go_live(struct proxy *p, struct live_route *lr, const struct route *
                                .slot = route_slot(p, r->name),
                                .templated = is_templated(r),
                                .gates = r->breakers.count > 0,
-                               .breaker_count = (unsigned)r->breakers.count };
+                               .breaker_count = (unsigned)r->breakers.count,
+                               .probe = probe_limits_of(r) };
     if (lr->templated)
         return;
     for (size_t i = 0; i < r->breakers.count; i++)

@@ -9,6 +9,7 @@
 #ifndef PROXY_SNAPSHOT_H
 #define PROXY_SNAPSHOT_H
 #include "config/config.h"
+#include "proxy/probe.h"
 #include "proxy/proxy.h"
 #include "sync/breakers.h"
 #include <stdatomic.h>
@@ -25,6 +26,7 @@ struct live_route {
     bool gates;                      /* names at least one breaker */
     uint32_t breakers[MAX_BREAKERS]; /* interned; valid unless templated */
     unsigned breaker_count;
+    struct probe_limits probe; /* while a breaker is half-open */
 };
 
 struct snapshot {

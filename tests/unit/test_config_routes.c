@@ -51,6 +51,13 @@ static void an_empty_route_has_the_defaults(void **state)
     assert_int_equal(route->failure.client_abort_after_ms, 2000);
     assert_int_equal(route->half_open.no_response_after_ms, 5000);
     assert_int_equal(route->reject.status, 503);
+    assert_int_equal(route->half_open.timeout_ms, OFF);
+    assert_int_equal(route->half_open.max_concurrent, OFF);
+    assert_int_equal(route->half_open.max_per_second, OFF);
+    assert_int_equal(route->half_open.eligible.methods.count, 0);
+    assert_int_equal(route->half_open.eligible.max_body, OFF);
+    assert_int_equal(route->half_open.fleet.size, 1);
+    assert_int_equal(route->half_open.fleet.max_per_second, OFF);
     assert_int_equal(route->reject.retry_after_ms, OFF);
     assert_null(route->reject.content_type);
     assert_null(route->reject.body);
@@ -77,7 +84,12 @@ static void a_route_says_everything_itself(void **state)
         "\"failure\": {\"status\": [\"5xx\", 429, \"400-404\"], \"except_status\": [501, \"403\"],"
         "             \"on\": [\"dns\"], \"no_response_after\": \"off\","
         "             \"client_abort_after\": \"0s\", \"body_limit\": \"1MiB\"},"
-        "\"neutral\": {\"status\": [404]}, \"half_open\": {\"no_response_after\": \"1s\"},"
+        "\"neutral\": {\"status\": [404]},"
+        "\"half_open\": {\"no_response_after\": \"1s\", \"timeout\": \"4s\","
+        "               \"max_concurrent\": 1000, \"max_per_second\": 5,"
+        "               \"eligible\": {\"methods\": [\"GET\", \"CONNECT\"], \"max_body\": "
+        "\"1KiB\"},"
+        "               \"fleet\": {\"size\": 30, \"max_per_second\": 10}},"
         "\"reject\": {\"status\": 429, \"retry_after\": \"7s\", \"content_type\": \"text/x\","
         "            \"body\": \"later\\n\", \"headers\": {\"X-Why\": \"tired\"}},"
         "\"tunnels_on_open\": \"keep\","
@@ -119,6 +131,13 @@ static void a_route_says_everything_itself(void **state)
     assert_int_equal(route->failure.client_abort_after_ms, 0);
     assert_int_equal(route->half_open.no_response_after_ms, 1000);
     assert_int_equal(route->reject.status, 429);
+    assert_int_equal(route->half_open.timeout_ms, 4000);
+    assert_int_equal(route->half_open.max_concurrent, 1000);
+    assert_int_equal(route->half_open.max_per_second, 5);
+    assert_string_equal(route->half_open.eligible.methods.items[1], "CONNECT");
+    assert_int_equal(route->half_open.eligible.max_body, 1024);
+    assert_int_equal(route->half_open.fleet.size, 30);
+    assert_int_equal(route->half_open.fleet.max_per_second, 10);
     assert_int_equal(route->reject.retry_after_ms, 7000);
     assert_string_equal(route->reject.content_type, "text/x");
     assert_string_equal(route->reject.body, "later\n");
@@ -276,6 +295,9 @@ static void what_looks_wrong_is_warned_about(void **state)
           "FILE:1:26: /routes/0/breakers: no sample can reach breaker \"a-{host}\", so it cannot "
           "trip: this route has no router\n" },
         { "{\"embedded\": {\"state_file\": \"/x\"}}", "" },
+        { "{\"routes\": [{\"half_open\": {\"fleet\": {\"size\": 2}}}]}",
+          "FILE:1:37: /routes/0/half_open/fleet: half_open.fleet.size has no effect without "
+          "half_open.fleet.max_per_second\n" },
         { "{\"allow_clients\": []}",
           "FILE:1:19: /allow_clients: nobody can use the explicit listeners\n" },
     };
@@ -330,9 +352,9 @@ static void later_versions_settings_are_taken_at_their_default_only(void **state
           "/routes/0/tls: \"originate\" is not available in this version" },
         { "\"tls\": \"intercept\"",
           "/routes/0/tls: \"intercept\" is not available in this version" },
-        { "\"tls\": \"tunel\"", "did you mean \"tunnel\"?" },
         { "\"mode\": \"shadow\"", "/routes/0/mode: \"shadow\" is not available in this version" },
         { "\"mode\": \"off\"", NULL },
+        { "\"tls\": \"tunel\"", "did you mean \"tunnel\"?" },
         { "\"failure\": {\"slower_than\": \"off\"}", NULL },
         { "\"failure\": {\"slower_than\": \"2s\"}",
           "/routes/0/failure/slower_than: \"2s\" is not available in this version" },
@@ -342,20 +364,6 @@ static void later_versions_settings_are_taken_at_their_default_only(void **state
           "/routes/0/failure/headers: a rule on response headers is not available" },
         { "\"failure\": {\"body\": [{}]}", "/routes/0/failure/body: a rule on response bodies is" },
         { "\"failure\": {\"body\": {}}", "expected a list of objects" },
-        { "\"half_open\": {\"timeout\": \"off\", \"max_concurrent\": \"off\", "
-          "\"max_per_second\": \"off\", \"eligible\": {\"methods\": [], \"max_body\": \"off\"}, "
-          "\"fleet\": {\"size\": 1, \"max_per_second\": \"off\"}}",
-          NULL },
-        { "\"half_open\": {\"timeout\": \"1s\"}", "/routes/0/half_open/timeout: \"1s\" is not" },
-        { "\"half_open\": {\"max_concurrent\": 1}",
-          "/routes/0/half_open/max_concurrent: \"1\" is not available" },
-        { "\"half_open\": {\"max_per_second\": 5}",
-          "/routes/0/half_open/max_per_second: \"5\" is" },
-        { "\"half_open\": {\"eligible\": {\"methods\": [\"GET\", \"HEAD\"]}}",
-          "/routes/0/half_open/eligible/methods: \"GET,HEAD\" is not available" },
-        { "\"half_open\": {\"eligible\": {\"max_body\": \"1KiB\"}}", "max_body: \"1KiB\" is not" },
-        { "\"half_open\": {\"fleet\": {\"size\": 2}}", "fleet/size: \"2\" is not available" },
-        { "\"half_open\": {\"fleet\": {\"max_per_second\": 1}}", "\"1\" is not available" },
         { "\"breakers\": {\"metadata\": {}}",
           "/routes/0/breakers: selection by metadata is not available in this version" },
         { "\"router\": {\"metadata\": {}}",

@@ -2,7 +2,9 @@
 #include "proxy/gate.h"
 
 #include "base/base.h"
+#include "base/prng.h"
 
+#include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -147,6 +149,70 @@ static void a_null_rate_admits_nobody_and_is_reported(void **state)
     }
 }
 
+static void who_may_not_probe_is_refused_whatever_the_draw_but_only_while_half_open(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *words;
+        unsigned flags;
+        uint32_t draw;
+        bool ineligible;
+        enum gate_verdict want;
+        enum half_open_bound bound;
+    } cases[] = {
+        { "80000000", SYNCED, 0, false, GATE_ALLOW, BOUND_NONE },
+        { "80000000", SYNCED, (uint32_t)HALF, false, GATE_DENY_HALF_OPEN, BOUND_ALLOW_RATE },
+        { "80000000", SYNCED, 0, true, GATE_DENY_HALF_OPEN, BOUND_ELIGIBLE },
+        { "100000000", SYNCED, 0, true, GATE_DENY_HALF_OPEN, BOUND_ELIGIBLE },
+        { "closed 80000000", SYNCED, 0, true, GATE_DENY_HALF_OPEN, BOUND_ELIGIBLE },
+        { "closed", SYNCED, 0, true, GATE_ALLOW, BOUND_NONE },
+        { "unknown", SYNCED, 0, true, GATE_ALLOW, BOUND_NONE },
+        { "80000000 open", SYNCED, 0, true, GATE_DENY_OPEN, BOUND_NONE },
+        { "80000000", STATE_SYNCED | STATE_STALE, 0, true, GATE_ALLOW_FAIL_OPEN, BOUND_NONE },
+        { "80000000", SYNCED | STATE_BYPASS, 0, true, GATE_ALLOW, BOUND_NONE },
+    };
+
+    for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
+        uint64_t words[16];
+        unsigned count = words_of(cases[i].words, words);
+        struct gate_result r = gate_check(&(struct gate_input){ .words = words,
+                                                                .count = count,
+                                                                .flags = cases[i].flags,
+                                                                .ineligible = cases[i].ineligible,
+                                                                .draw = cases[i].draw });
+        if (r.verdict != cases[i].want || r.bound != cases[i].bound)
+            fail_msg("case %zu [%s]: got %s by bound %d", i, cases[i].words,
+                     gate_verdict_name(r.verdict), r.bound);
+    }
+}
+
+/* 10 000 draws of the generator that the workers use. */
+static void the_share_that_is_admitted_is_the_rate(void **state)
+{
+    (void)state;
+    static const double rates[] = {
+        0.001, 0.01, 0.05, 0.1, 0.2, 0.25, 1.0 / 3, 0.5, 0.75, 0.9, 0.99
+    };
+
+    for (unsigned seed = 1; seed <= 3; seed++) {
+        for (size_t i = 0; i < ARRAY_LEN(rates); i++) {
+            struct prng random;
+            uint64_t w = word(BREAKER_HALF_OPEN, breaker_rate_from_double(rates[i]), false);
+            unsigned admitted = 0, draws = 10000;
+            prng_seed_fixed(&random, seed * 1000 + i);
+            for (unsigned n = 0; n < draws; n++)
+                admitted += gate_check(&(struct gate_input){ .words = &w,
+                                                             .count = 1,
+                                                             .flags = SYNCED,
+                                                             .draw = prng_u32(&random) })
+                                .verdict == GATE_ALLOW;
+            double error = sqrt(rates[i] * (1 - rates[i]) / draws);
+            if (fabs((double)admitted / draws - rates[i]) > 4 * error)
+                fail_msg("seed %u: %u of %u admitted at %g", seed, admitted, draws, rates[i]);
+        }
+    }
+}
+
 static void state_that_is_not_known_follows_the_fail_mode(void **state)
 {
     (void)state;
@@ -196,17 +262,19 @@ static void the_result_tells_what_the_route_looks_like(void **state)
     static const struct {
         const char *words;
         unsigned flags;
-        bool half_open, all_closed, unknown_name, null_rate;
+        unsigned half_open; /* a set */
+        bool all_closed, unknown_name, null_rate;
     } cases[] = {
-        { "closed closed", SYNCED, false, true, false, false },
-        { "closed unknown", SYNCED, false, false, true, false },
-        { "closed unknown", 0, false, false, false, false },
-        { "80000000", SYNCED, true, false, false, false },
-        { "80000000 unknown", SYNCED, true, false, true, false },
-        { "100000000 closed", SYNCED, true, false, false, false },
-        { "null", SYNCED, true, false, false, true },
-        { "closed", SYNCED | STATE_STALE, false, false, false, false },
-        { "open", SYNCED, false, false, false, false },
+        { "closed closed", SYNCED, 0, true, false, false },
+        { "closed unknown", SYNCED, 0, false, true, false },
+        { "closed unknown", 0, 0, false, false, false },
+        { "80000000", SYNCED, 1, false, false, false },
+        { "80000000 unknown", SYNCED, 1, false, true, false },
+        { "100000000 closed", SYNCED, 1, false, false, false },
+        { "closed 1 unknown 2", SYNCED, 2 + 8, false, true, false },
+        { "null", SYNCED, 1, false, false, true },
+        { "closed", SYNCED | STATE_STALE, 0, false, false, false },
+        { "open", SYNCED, 0, false, false, false },
     };
 
     for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
@@ -214,8 +282,9 @@ static void the_result_tells_what_the_route_looks_like(void **state)
         unsigned count = words_of(cases[i].words, words);
         struct gate_result r = gate_check(
             &(struct gate_input){ .words = words, .count = count, .flags = cases[i].flags });
-        if (r.half_open != cases[i].half_open || r.all_closed != cases[i].all_closed ||
-            r.unknown_name != cases[i].unknown_name || r.null_rate != cases[i].null_rate)
+        if (r.half_open != (cases[i].half_open != 0) || r.half_open_set != cases[i].half_open ||
+            r.all_closed != cases[i].all_closed || r.unknown_name != cases[i].unknown_name ||
+            r.null_rate != cases[i].null_rate)
             fail_msg("[%s] flags %#x: half_open %d all_closed %d unknown_name %d null_rate %d",
                      cases[i].words, cases[i].flags, r.half_open, r.all_closed, r.unknown_name,
                      r.null_rate);
@@ -267,6 +336,8 @@ int main(void)
         cmocka_unit_test(with_known_state_open_refuses_and_half_open_draws),
         cmocka_unit_test(a_draw_below_the_rate_is_admitted_and_one_at_the_rate_is_not),
         cmocka_unit_test(a_null_rate_admits_nobody_and_is_reported),
+        cmocka_unit_test(who_may_not_probe_is_refused_whatever_the_draw_but_only_while_half_open),
+        cmocka_unit_test(the_share_that_is_admitted_is_the_rate),
         cmocka_unit_test(state_that_is_not_known_follows_the_fail_mode),
         cmocka_unit_test(bypass_allows_whatever_the_state),
         cmocka_unit_test(the_result_tells_what_the_route_looks_like),
