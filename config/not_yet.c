@@ -17,10 +17,8 @@ struct rule {
 };
 
 static const struct rule rules[] = {
-    { &global_options, "mode", "enforce|off" },
     { &global_options, "admin_listen", "off||127.0.0.1:3131" },
     { &global_options, "control.state_source", "auto|stream" },
-    { &route_options, "mode", "enforce|off" },
     { &route_options, "tls", "tunnel" },
     { &route_options, "failure.slower_than", "off" },
 };

@@ -87,6 +87,8 @@ void answer_fail(struct exchange *ex, int status, enum proxy_error error, const 
 
 enum request_result answer_result(const struct exchange *ex)
 {
+    if (ex->shadow)
+        return RESULT_SHADOW_REJECTED;
     switch (ex->verdict) {
     case GATE_DENY_OPEN:
     case GATE_DENY_UNKNOWN:

@@ -44,7 +44,8 @@ struct inner {
     struct gate_result gate;
     enum gate_verdict verdict;
     uint32_t breaker;
-    int64_t probe_until_ms; /* and within what is left of its time, */
+    bool shadow;            /* and by what shadow mode noted, */
+    int64_t probe_until_ms; /* within what is left of its time, */
     struct probe_pass pass; /* with its leases */
 };
 

@@ -215,6 +215,11 @@ void exchange_finish(struct exchange *ex, enum request_result result)
     struct downstream *d = ex->down;
     if (ex->attempt_begun && BUG(!ex->attempt.fixed))
         attempt_failed(&ex->attempt, OUTCOME_LOCAL);
+    if (ex->shadow) {
+        result = RESULT_SHADOW_REJECTED;
+        if (!ex->attempt_begun)
+            judge_shadow(ex);
+    }
     judge_record(ex);
     upstream_cancel(ex);
     count_request(ex, result);
@@ -341,6 +346,7 @@ void exchange_become_inner(struct exchange *ex)
                                 .gate = ex->gate,
                                 .verdict = ex->verdict,
                                 .breaker = ex->breaker,
+                                .shadow = ex->shadow,
                                 .probe_until_ms = ex->probe_until_ms,
                                 .pass = ex->pass };
     ex->pass.count = 0;
@@ -354,7 +360,11 @@ void exchange_become_inner(struct exchange *ex)
     up->ex = NULL;
     upstream_park(up, d);
     attempt_failed(&ex->attempt, OUTCOME_NEUTRAL);
-    exchange_finish(ex, ex->bypassed ? RESULT_BYPASSED : RESULT_FORWARDED);
+    enum request_result result = ex->shadow     ? RESULT_SHADOW_REJECTED
+                                 : ex->bypassed ? RESULT_BYPASSED
+                                                : RESULT_FORWARDED;
+    ex->shadow = false; /* whether that would have been right its first request will show */
+    exchange_finish(ex, result);
 }
 
 static void send_request(struct exchange *ex, struct upstream *up)

@@ -101,6 +101,7 @@ struct exchange {
     bool bypassed : 1;       /* the host is in the bypass list */
     bool ungated : 1;        /* mode off, or bypassed: makes no samples */
     bool holds_tunnel : 1;   /* a place under limits.tunnels */
+    bool shadow : 1;         /* refused but for shadow mode; verdict says why */
 
     enum traffic_mode mode;
     struct address upstream_address;

@@ -37,6 +37,10 @@ static const char *outcome_value(unsigned i)
 {
     return outcome_name((enum outcome)i);
 }
+static const char *shadow_value(unsigned i)
+{
+    return shadow_result_name((enum shadow_result)i);
+}
 static const char *transition_value(unsigned i)
 {
     return breaker_state_name((enum breaker_state)(BREAKER_CLOSED + i));
@@ -476,7 +480,15 @@ const struct family families[] = {
       IN_WORKERS(tunnels_total),
       .stride = RESULT_COUNT * sizeof(counter),
       .cells = RESULT_COUNT,
-      .first_cell = CELLS_REQUESTS + PERR_COUNT + CELLS_ATTEMPTS },
+      .first_cell = CELLS_TUNNELS },
+    { N("shadow_refusals_total"),
+      COUNTER,
+      "Requests that only shadow mode let through: right, if they failed anyway",
+      { NAMED("route"), FIXED("result", shadow_value, SHADOW_RESULTS) },
+      .write = write_route_cells,
+      PER_ROUTE(shadow_refusals),
+      .cells = SHADOW_RESULTS,
+      .first_cell = CELLS_SHADOW },
     { N("request_body_bytes_total"),
       COUNTER,
       "Bytes of request bodies sent upstream",

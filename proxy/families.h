@@ -81,10 +81,12 @@ extern const struct family families[];
 extern const size_t family_count;
 
 /* Counters of one route that make a series each once they are not zero: all of
- * requests_total, then errors_total, attempts_total, tunnels_total. */
+ * requests_total, then errors_total, attempts_total, tunnels_total, shadow_refusals_total. */
 #define CELLS_REQUESTS ((size_t)TRAFFIC_MODES * CODE_CLASSES * RESULT_COUNT)
 #define CELLS_ATTEMPTS ((size_t)TIER_COUNT * OUTCOME_COUNT)
-#define CELLS          (CELLS_REQUESTS + PERR_COUNT + CELLS_ATTEMPTS + RESULT_COUNT)
+#define CELLS_TUNNELS  (CELLS_REQUESTS + PERR_COUNT + CELLS_ATTEMPTS)
+#define CELLS_SHADOW   (CELLS_TUNNELS + RESULT_COUNT)
+#define CELLS          (CELLS_SHADOW + SHADOW_RESULTS)
 
 /* The writers, in exposition.c. */
 void write_route_cells(struct scrape *s, const struct family *f);

@@ -71,6 +71,14 @@ static void push_record(struct exchange *ex)
     }
 }
 
+void judge_shadow(struct exchange *ex)
+{
+    enum shadow_result r = !ex->attempt_begun || ex->attempt.neutral ? SHADOW_NEUTRAL
+                           : ex->attempt.ok                          ? SHADOW_WRONG
+                                                                     : SHADOW_RIGHT;
+    COUNT(ex->w->c.routes[exchange_slot(ex)].shadow_refusals[r]);
+}
+
 void judge_record(struct exchange *ex)
 {
     if (!ex->attempt_begun || !ex->attempt.fixed || ex->recorded)
@@ -79,6 +87,8 @@ void judge_record(struct exchange *ex)
     count_sub(&ex->w->c.attempts_in_flight, 1);
     enum attempt_tier tier = ex->opaque ? TIER_OPAQUE : TIER_HTTP;
     COUNT(ex->w->c.routes[exchange_slot(ex)].attempts[tier][ex->attempt.outcome]);
+    if (ex->shadow)
+        judge_shadow(ex);
     const struct route *r = ex->route->cfg;
     if (ex->attempt.neutral || !r->router)
         return;

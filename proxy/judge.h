@@ -13,4 +13,6 @@ void judge_begin(struct exchange *ex);                        /* an attempt star
 void judge_failed(struct exchange *ex, enum outcome outcome); /* no-op before judge_begin */
 void judge_record(struct exchange *ex); /* once the attempt is fixed: count and sample it */
 
+void judge_shadow(struct exchange *ex); /* would the refusal have been right? counted once */
+
 #endif

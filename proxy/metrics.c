@@ -121,6 +121,21 @@ const char *proxy_error_name(enum proxy_error e)
     return "?";
 }
 
+const char *shadow_result_name(enum shadow_result r)
+{
+    switch (r) {
+    case SHADOW_RIGHT:
+        return "right";
+    case SHADOW_WRONG:
+        return "wrong";
+    case SHADOW_NEUTRAL:
+        return "neutral";
+    case SHADOW_RESULTS:
+        break;
+    }
+    return "?";
+}
+
 const char *decision_name(enum decision d)
 {
     switch (d) {

@@ -98,11 +98,21 @@ enum decision {
 };
 const char *decision_name(enum decision d);
 
+/* What became of a request that would have been refused but for shadow mode. */
+enum shadow_result {
+    SHADOW_RIGHT, /* it failed anyway */
+    SHADOW_WRONG, /* it succeeded */
+    SHADOW_NEUTRAL,
+    SHADOW_RESULTS,
+};
+const char *shadow_result_name(enum shadow_result r);
+
 /* Per route; routes past the cap share the slot of "_other". */
 struct route_counters {
     counter requests[TRAFFIC_MODES][CODE_CLASSES][RESULT_COUNT];
     counter errors[PERR_COUNT];
     counter attempts[TIER_COUNT][OUTCOME_COUNT];
+    counter shadow_refusals[SHADOW_RESULTS];
     counter request_body_bytes;
     counter response_body_bytes;
     counter tunnels_closed_on_open;

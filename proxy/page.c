@@ -89,7 +89,15 @@ struct facts {
     uint32_t breaker_count;
     uint64_t open, half_open;
     uint64_t dropped;
+    const char *route_modes[ROUTE_SLOTS];
+    bool shadow; /* of any route */
 };
+
+static bool is_shadow(const struct facts *f, unsigned slot)
+{
+    const char *mode = f->route_modes[slot];
+    return mode != NULL && strcmp(mode, status_mode_name(MODE_SHADOW)) == 0;
+}
 
 static void collect(struct facts *f, const struct proxy *p)
 {
@@ -99,6 +107,9 @@ static void collect(struct facts *f, const struct proxy *p)
     if (p->sync != NULL)
         sync_gauges(p->sync, &f->sync);
     f->flags = breakers_flags(p->breakers);
+    status_route_modes(snap, f->route_modes);
+    for (unsigned slot = 0; slot < ROUTE_SLOTS; slot++)
+        f->shadow |= is_shadow(f, slot);
     f->dropped = status_samples_dropped(p);
     f->breaker_count = breakers_count(p->breakers);
     for (uint32_t id = 1; id <= f->breaker_count; id++) {
@@ -126,6 +137,8 @@ static void write_banner(struct strbuf *out, const struct facts *f)
         strbuf_adds(&amber, "; draining");
     if (f->flags & STATE_BYPASS)
         strbuf_adds(&amber, "; bypass is on, nothing is gated");
+    if (f->shadow)
+        strbuf_adds(&amber, "; shadow mode, nothing is refused where it is on");
     if (!(f->flags & STATE_SYNCED))
         strbuf_adds(&amber, "; breaker states are not known yet");
     else if (f->flags & STATE_STALE)
@@ -165,14 +178,13 @@ static void write_head(struct strbuf *out, const struct facts *f, bool paused)
 
 static void write_process(struct strbuf *out, const struct facts *f)
 {
-    static const char *const modes[] = { "enforce", "shadow", "off" };
     int64_t up_s = (clock_mono_ms() - f->p->start_mono_ms) / 1000;
 
     strbuf_adds(out, "<h2>Process</h2>\n<table>\n");
     row(out, "up", "%" PRId64 " d %" PRId64 " h %" PRId64 " min %" PRId64 " s", up_s / 86400,
         up_s / 3600 % 24, up_s / 60 % 60, up_s % 60);
     if (f->cfg != NULL) {
-        row(out, "mode", "%s", modes[f->cfg->mode]);
+        row(out, "mode", "%s", status_mode_name(f->cfg->mode));
         row(out, "fail mode", "%s", f->cfg->fail_mode == FAIL_OPEN ? "open" : "closed");
         row(out, "configuration", "%s", f->cfg->hash != NULL ? f->cfg->hash : "-");
     }
@@ -263,6 +275,33 @@ static void write_control(struct strbuf *out, const struct facts *f)
     strbuf_adds(out, "</table>\n");
 }
 
+/* Routes in shadow mode, and those that were. */
+static void write_shadow(struct strbuf *out, const struct facts *f)
+{
+    bool begun = false;
+
+    for (unsigned slot = 0; slot < ROUTE_SLOTS; slot++) {
+        const char *name = route_slot_name(f->p, slot);
+        uint64_t n[SHADOW_RESULTS];
+
+        status_shadow(f->p, slot, n);
+        uint64_t all = n[SHADOW_RIGHT] + n[SHADOW_WRONG] + n[SHADOW_NEUTRAL];
+        if (name == NULL || (all == 0 && !is_shadow(f, slot)))
+            continue;
+        if (!begun)
+            strbuf_adds(out, "<h2>Shadow mode</h2>\n<p>What would have been refused: rightly if it "
+                             "failed anyway.</p>\n<table>\n<tr><th>route</th><th>rightly</th>"
+                             "<th>wrongly</th><th>not judged</th></tr>\n");
+        begun = true;
+        strbuf_adds(out, "<tr><td>");
+        add_text(out, name, strlen(name));
+        strbuf_addf(out, "</td><td>%" PRIu64 "</td><td>%" PRIu64 "</td><td>%" PRIu64 "</td></tr>\n",
+                    n[SHADOW_RIGHT], n[SHADOW_WRONG], n[SHADOW_NEUTRAL]);
+    }
+    if (begun)
+        strbuf_adds(out, "</table>\n");
+}
+
 static void write_errors(struct strbuf *out, const struct facts *f)
 {
     uint64_t sums[PERR_COUNT];
@@ -290,6 +329,7 @@ void page_write(const struct proxy *p, bool paused, struct strbuf *out)
     collect(&f, p);
     write_head(out, &f, paused);
     write_breakers(out, &f);
+    write_shadow(out, &f);
     write_control(out, &f);
     write_process(out, &f);
     write_errors(out, &f);

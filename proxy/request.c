@@ -161,6 +161,7 @@ static bool take_cover(struct exchange *ex)
     ex->gate = inner->gate;
     ex->verdict = inner->verdict;
     ex->breaker = inner->breaker;
+    ex->shadow = inner->shadow;
     ex->probe_until_ms = inner->probe_until_ms;
     ex->pass = inner->pass;
     inner->pass.count = 0;
@@ -215,6 +216,11 @@ static bool pass_gate(struct exchange *ex, struct slice method)
         return true;
     }
     count_bound(ex);
+    if (r->mode == MODE_SHADOW) {
+        ex->shadow = true;
+        count_decision(ex, ex->breaker, DECISION_SHADOW_REJECT);
+        return true;
+    }
     refuse(ex);
     return false;
 }

@@ -155,7 +155,7 @@ static void json_u64(struct json *j, const char *name, uint64_t n)
     json_int(j, name, n > INT64_MAX ? INT64_MAX : (int64_t)n);
 }
 
-static const char *mode_name(enum mode m)
+const char *status_mode_name(enum mode m)
 {
     switch (m) {
     case MODE_ENFORCE:
@@ -205,7 +205,7 @@ static void write_config(struct json *j, const struct proxy *p, const struct con
 {
     json_str(j, "config_file", cfg->file);
     json_str(j, "config_hash", cfg->hash);
-    json_str(j, "mode", mode_name(cfg->mode));
+    json_str(j, "mode", status_mode_name(cfg->mode));
     json_str(j, "fail_mode", cfg->fail_mode == FAIL_OPEN ? "open" : "closed");
     json_open(j, "listeners", '{');
     json_listeners(j, "proxy", p, SELF_PROXY);
@@ -360,7 +360,39 @@ static const char *error_text(unsigned i)
     return i == PERR_NONE ? "none" : proxy_error_name((enum proxy_error)i);
 }
 
-static void write_route(struct json *j, const struct proxy *p, unsigned slot, const char *name)
+void status_route_modes(const struct snapshot *snap, const char *modes[ROUTE_SLOTS])
+{
+    for (unsigned slot = 0; slot < ROUTE_SLOTS; slot++)
+        modes[slot] = NULL;
+    for (size_t i = 0; snap != NULL && i <= snap->cfg->route_count; i++) {
+        const struct live_route *r =
+            i < snap->cfg->route_count ? &snap->routes[i] : &snap->fallback;
+        const char *mode = status_mode_name(r->cfg->mode);
+        bool differs = modes[r->slot] != NULL && strcmp(modes[r->slot], mode) != 0;
+        modes[r->slot] = differs ? "mixed" : mode;
+    }
+}
+
+void status_shadow(const struct proxy *p, unsigned slot, uint64_t sums[SHADOW_RESULTS])
+{
+    for (unsigned i = 0; i < SHADOW_RESULTS; i++)
+        sums[i] = SUM(p, routes[slot].shadow_refusals[i]);
+}
+
+/* Of the requests that only shadow mode let through. */
+static void write_shadow(struct json *j, const struct proxy *p, unsigned slot)
+{
+    uint64_t sums[SHADOW_RESULTS];
+
+    status_shadow(p, slot, sums);
+    json_open(j, "shadow_refusals", '{');
+    for (unsigned i = 0; i < SHADOW_RESULTS; i++)
+        json_u64(j, shadow_result_name((enum shadow_result)i), sums[i]);
+    json_close(j);
+}
+
+static void write_route(struct json *j, const struct proxy *p, unsigned slot, const char *name,
+                        const char *mode)
 {
     uint64_t results[RESULT_COUNT] = { 0 };
     uint64_t outcomes[OUTCOME_COUNT];
@@ -380,9 +412,11 @@ static void write_route(struct json *j, const struct proxy *p, unsigned slot, co
 
     json_open(j, NULL, '{');
     json_str(j, "name", name);
+    json_str(j, "mode", mode);
     write_counts(j, "requests", RESULT_COUNT, results, result_text);
     write_counts(j, "attempts", OUTCOME_COUNT, outcomes, outcome_text);
     write_counts(j, "errors", PERR_COUNT, errors, error_text);
+    write_shadow(j, p, slot);
     json_u64(j, "request_body_bytes", SUM(p, routes[slot].request_body_bytes));
     json_u64(j, "response_body_bytes", SUM(p, routes[slot].response_body_bytes));
     json_u64(j, "tunnels_closed_on_open", SUM(p, routes[slot].tunnels_closed_on_open));
@@ -391,11 +425,14 @@ static void write_route(struct json *j, const struct proxy *p, unsigned slot, co
 
 static void write_routes(struct json *j, const struct proxy *p)
 {
+    const char *modes[ROUTE_SLOTS];
+
+    status_route_modes(atomic_load(&p->snapshot), modes);
     json_open(j, "routes", '[');
     for (unsigned slot = 0; slot < ROUTE_SLOTS; slot++) {
         const char *name = route_slot_name(p, slot);
         if (name != NULL)
-            write_route(j, p, slot, name);
+            write_route(j, p, slot, name, modes[slot]);
     }
     json_close(j);
 }

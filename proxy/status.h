@@ -14,6 +14,7 @@
 #include <stdint.h>
 
 struct proxy;
+struct snapshot;
 struct strbuf;
 
 /* Liveness never depends on the network: every worker has ticked within this time. */
@@ -31,6 +32,12 @@ uint64_t status_samples_dropped(const struct proxy *p);
 uint64_t status_samples_skipped(const struct proxy *p);
 /* Our own answers by type, all routes. */
 void status_errors(const struct proxy *p, uint64_t sums[PERR_COUNT]);
+
+const char *status_mode_name(enum mode m);
+/* The mode of the routes that count in each slot; "mixed", or NULL: no such route any more. */
+void status_route_modes(const struct snapshot *snap, const char *modes[ROUTE_SLOTS]);
+/* Of one route's requests that only shadow mode let through. */
+void status_shadow(const struct proxy *p, unsigned slot, uint64_t sums[SHADOW_RESULTS]);
 
 /* The share of requests let through; NaN while the state is unknown. */
 double status_allow_ratio(struct breaker_view v);

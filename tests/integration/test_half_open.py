@@ -258,10 +258,14 @@ class TimeoutTest(HalfOpenCase):
         silent.expect_reset()
         self.assertEqual(proxy.metric("attempts_total", outcome="local"), 1, "who was asked nothing has missed nothing")
 
-    def test_while_closed_nothing_is_cut(self):
+    def test_while_closed_and_in_shadow_mode_nothing_is_cut(self):
         origin = self.http_origin()
-        self.proxy({"routes": [route(timeout="100ms")]}, self.control())
-        self.assert_relayed(self.get(origin.url + "/slow/400"), 200, b"late")
+        for mode, state in (("enforce", "closed"), ("shadow", ("half_open", 1.0))):
+            with self.subTest(mode):
+                control = self.control({"b": state})
+                proxy = self.proxy({"mode": mode, "routes": [route(timeout="100ms")]}, control)
+                proxy.wait_breaker("b", state if isinstance(state, str) else state[0])
+                self.assert_relayed(self.get(origin.url + "/slow/400", proxy=proxy), 200, b"late")
 
 
 class ExitsTest(HalfOpenCase):

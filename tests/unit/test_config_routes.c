@@ -352,8 +352,6 @@ static void later_versions_settings_are_taken_at_their_default_only(void **state
           "/routes/0/tls: \"originate\" is not available in this version" },
         { "\"tls\": \"intercept\"",
           "/routes/0/tls: \"intercept\" is not available in this version" },
-        { "\"mode\": \"shadow\"", "/routes/0/mode: \"shadow\" is not available in this version" },
-        { "\"mode\": \"off\"", NULL },
         { "\"tls\": \"tunel\"", "did you mean \"tunnel\"?" },
         { "\"failure\": {\"slower_than\": \"off\"}", NULL },
         { "\"failure\": {\"slower_than\": \"2s\"}",
@@ -389,8 +387,6 @@ static void later_versions_global_settings_are_too(void **state)
         char *argv[2];
         const char *errors;
     } cases[] = {
-        { { "--mode=shadow" }, "--mode: \"shadow\" is not available in this version\n" },
-        { { "--mode=off" }, NULL },
         { { "--control-state-source=poll" },
           "--control-state-source: \"poll\" is not available in this version\n" },
         { { "--control-state-source=stream" }, NULL },

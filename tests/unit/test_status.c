@@ -132,6 +132,43 @@ static void status_tells_what_runs(void **state)
     cJSON_Delete(tree);
 }
 
+static void a_route_tells_its_mode_and_how_shadow_mode_did(void **state)
+{
+    struct world *w = *state;
+    struct route modes[] = { { .mode = MODE_SHADOW },
+                             { .mode = MODE_SHADOW },
+                             { .mode = MODE_ENFORCE },
+                             { .mode = MODE_OFF } };
+    /* Names past the cap share a slot. */
+    struct live_route live[] = { { .cfg = &modes[0], .slot = 1 },
+                                 { .cfg = &modes[1], .slot = 2 },
+                                 { .cfg = &modes[2], .slot = 2 },
+                                 { .cfg = &modes[3], .slot = 3 } };
+    static const struct {
+        const char *path, *want;
+    } cases[] = {
+        { "routes.0.mode", "\"enforce\"" },
+        { "routes.1.mode", "\"shadow\"" },
+        { "routes.2.mode", "\"mixed\"" },
+        { "routes.3.mode", "\"off\"" },
+        { "routes.4.mode", "null" }, /* no longer in the file */
+        { "routes.1.shadow_refusals", "{\"right\":3,\"wrong\":1,\"neutral\":0}" },
+        { "routes.2.shadow_refusals", "{\"right\":0,\"wrong\":0,\"neutral\":0}" },
+    };
+
+    for (unsigned slot = 1; slot <= 4; slot++)
+        w->route_names[slot] = "name";
+    w->cfg.route_count = ARRAY_LEN(live);
+    w->snap.routes = live;
+    count_add(&w->p.workers[0]->c.routes[1].shadow_refusals[SHADOW_RIGHT], 2);
+    count_add(&w->p.workers[1]->c.routes[1].shadow_refusals[SHADOW_RIGHT], 1);
+    count_add(&w->p.workers[1]->c.routes[1].shadow_refusals[SHADOW_WRONG], 1);
+    cJSON *tree = status_of(w);
+    for (unsigned i = 0; i < ARRAY_LEN(cases); i++)
+        expect(tree, cases[i].path, cases[i].want);
+    cJSON_Delete(tree);
+}
+
 static void the_connection_limit_is_the_lower_one(void **state)
 {
     struct world *w = *state;
@@ -513,6 +550,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         TEST(status_tells_what_runs),
+        TEST(a_route_tells_its_mode_and_how_shadow_mode_did),
         TEST(the_connection_limit_is_the_lower_one),
         TEST(status_has_what_the_official_clients_call_stats),
         TEST(routes_show_what_they_counted),

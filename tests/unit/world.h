@@ -25,6 +25,7 @@ struct world {
     struct proxy p;
     struct snapshot snap;
     struct config cfg;
+    struct route fallback;
     const char *route_names[ROUTE_SLOTS];
     uint64_t sync[SYNC_COUNTER_COUNT];
     struct sync_gauges gauges;
@@ -69,6 +70,7 @@ static struct world *world_new(void)
     w->p.self = self_new();
     self_add(w->p.self, (const struct sockaddr *)(const void *)&bound, SELF_PROXY);
     w->snap.cfg = &w->cfg;
+    w->snap.fallback.cfg = &w->fallback;
     w->p.breakers = breakers_new();
     w->p.sync = (struct sync *)w;       /* only ever handed back to the functions above */
     w->p.control = (struct control *)w; /* the same */
