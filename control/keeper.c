@@ -197,6 +197,7 @@ static void hand_over(struct keeper *k, struct job job)
     pthread_mutex_lock(&w->lock);
     drop_job(&w->next);
     w->next = job;
+    w->forget = false;
     pthread_cond_signal(&w->changed);
     pthread_mutex_unlock(&w->lock);
 }

@@ -161,6 +161,15 @@ class RestartTest(StateFileCase):
         proxy.stop()
         self.assertEqual(os.listdir(self.dir), ["states"], "the last configuration keeps nothing")
 
+    def test_what_a_reload_asks_for_in_vain_is_tried_again(self):
+        proxy = self.proxy({"samples": None, "embedded": {"auto_breaker": self.RULE}}, None, warnings=[BAD])
+        file = os.path.join(self.dir, "later", "states")
+        proxy.write_config(merge(proxy.config, {"embedded": {"state_file": file}}))
+        proxy.reload()
+        proxy.wait_metric(lambda n: n >= 1, "embedded_state_file_writes_total", result="error")
+        os.mkdir(os.path.dirname(file))
+        self.wait_states({}, 20, file)
+
 
 class RefusedTest(StateFileCase):
     def test_a_file_that_cannot_be_taken_is_put_aside_and_every_breaker_starts_closed(self):
