@@ -80,6 +80,8 @@ static void add_gate(struct json *j, const struct exchange *ex)
     json_strn(j, "breaker", name, len);
     json_str(j, "breaker_state", breaker_state_name(v.state));
     json_str(j, "decision", gate_verdict_name(ex->verdict));
+    if (ex->gate.overridden)
+        json_bool(j, "override", true);
 }
 
 static void add_times(struct json *j, const struct exchange *ex)

@@ -92,11 +92,13 @@ enum request_result answer_result(const struct exchange *ex)
     switch (ex->verdict) {
     case GATE_DENY_OPEN:
     case GATE_DENY_UNKNOWN:
+    case GATE_DENY_OVERRIDE:
         return RESULT_REJECTED;
     case GATE_DENY_HALF_OPEN:
         return RESULT_THROTTLED;
     case GATE_ALLOW:
     case GATE_ALLOW_FAIL_OPEN:
+    case GATE_ALLOW_OVERRIDE:
         break;
     }
     return RESULT_FAILED;

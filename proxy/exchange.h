@@ -98,8 +98,8 @@ struct exchange {
     bool upgrade : 1;        /* a listed Upgrade has been passed on */
     bool opaque : 1;         /* a tunnel's bytes, not HTTP */
     bool tunnel_broken : 1;  /* ended by a reset or by us, not by both sides */
-    bool bypassed : 1;       /* the host is in the bypass list */
-    bool ungated : 1;        /* mode off, or bypassed: makes no samples */
+    bool bypassed : 1;       /* the host is in the bypass list, or bypass is on */
+    bool ungated : 1;        /* mode off, or in the bypass list: makes no samples */
     bool holds_tunnel : 1;   /* a place under limits.tunnels */
     bool shadow : 1;         /* refused but for shadow mode; verdict says why */
 

@@ -1,6 +1,7 @@
 #include "proxy/exposition.h"
 
 #include "base/base.h"
+#include "base/clock.h"
 #include "base/strbuf.h"
 #include "proxy/families.h"
 #include "proxy/proxy.h"
@@ -16,7 +17,6 @@
 struct exposition {
     bool placed[ROUTE_SLOTS][CELLS];
     unsigned placed_count;
-    uint64_t refused; /* telemetry connections past the limit */
 };
 
 static struct slice name_of(const struct names *n, unsigned slot)
@@ -218,7 +218,7 @@ void write_breaker_last_transition(struct scrape *s, const struct family *f)
 }
 static double override_active(const struct breakers *b, uint32_t id)
 {
-    return breakers_local(b, id) != 0;
+    return breaker_local_state(breakers_local(b, id), clock_mono_ms()) != BREAKER_UNKNOWN;
 }
 void write_breaker_override(struct scrape *s, const struct family *f)
 {
@@ -316,9 +316,7 @@ static void collect_names(struct scrape *s)
 
 void exposition_write(struct exposition *e, const struct proxy *p, struct strbuf *out)
 {
-    struct scrape s = {
-        .e = e, .p = p, .snap = atomic_load(&p->snapshot), .text = { out, 0 }, .refused = e->refused
-    };
+    struct scrape s = { .e = e, .p = p, .snap = atomic_load(&p->snapshot), .text = { out, 0 } };
 
     if (p->sync != NULL)
         sync_gauges(p->sync, &s.sync);
@@ -345,11 +343,6 @@ struct exposition *exposition_new(void)
 void exposition_free(struct exposition *e)
 {
     free(e);
-}
-
-void exposition_count_refused(struct exposition *e)
-{
-    e->refused++;
 }
 
 /* " label=one|two" or " label" when its values come from outside. */

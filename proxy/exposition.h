@@ -26,9 +26,6 @@ void exposition_free(struct exposition *e); /* NULL is fine */
 #define EXPOSITION_ROUTE_SERIES_MAX 1200
 void exposition_write(struct exposition *e, const struct proxy *p, struct strbuf *out);
 
-/* The telemetry listener turned a connection away. */
-void exposition_count_refused(struct exposition *e);
-
 /* One line per metric: its name, type, labels, and the values of labels that have a fixed set. */
 void exposition_catalog(struct strbuf *out);
 

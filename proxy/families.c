@@ -5,6 +5,7 @@
 #include "proxy/proxy.h"
 #include "proxy/snapshot.h"
 #include "proxy/status.h"
+#include "proxy/switches.h"
 #include "proxy/worker.h"
 #include "sync/breakers.h"
 
@@ -185,9 +186,21 @@ static double get_bugs(const struct scrape *s)
     (void)s;
     return (double)bug_count();
 }
-static double get_refused(const struct scrape *s)
+static double get_telemetry_refused(const struct scrape *s)
 {
-    return (double)s->refused;
+    return (double)s->p->telemetry_refused;
+}
+static double get_admin_refused(const struct scrape *s)
+{
+    return (double)s->p->admin_refused;
+}
+static double get_overrides(const struct scrape *s)
+{
+    return (double)switches_count(s->p->switches);
+}
+static double get_overrides_refused(const struct scrape *s)
+{
+    return (double)switches_refused(s->p->switches);
 }
 
 static double or_nan(int64_t n)
@@ -336,7 +349,9 @@ static const struct point limits[] = {
     WORKERS("auto_breakers", limit_auto_breakers),
     WORKERS("upstream_idle", limit_upstream_idle),
     WORKERS("interim_responses", limit_interim_responses),
-    GET("telemetry_connections", get_refused),
+    GET("telemetry_connections", get_telemetry_refused),
+    GET("admin_connections", get_admin_refused),
+    GET("overrides", get_overrides_refused),
 };
 static const struct point upstream_connects[] = {
     WORKERS("ok", upstream_connects_ok),           WORKERS("refused", upstream_connects_refused),
@@ -608,6 +623,7 @@ const struct family families[] = {
       "1 while a local override decides",
       { NAMED("breaker") },
       .write = write_breaker_override },
+    { N("overrides"), GAUGE, "Local overrides in effect", ONE(get_overrides) },
     { N("breakers"), GAUGE, "Breakers that the control plane has named", ONE(get_breakers) },
     { N("breakers_missing"), GAUGE, "Breakers that routes name and the control plane lacks",
       ONE(get_unknown_names) },

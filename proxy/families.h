@@ -44,7 +44,6 @@ struct scrape {
     struct names routes, breakers;
     uint32_t breakers_known;
     uint64_t routes_folded; /* series that went into "_other" */
-    uint64_t refused;       /* telemetry connections past the limit */
 };
 
 /* Where one number comes from. */

@@ -20,6 +20,7 @@
 #include "proxy/proxy.h"
 #include "proxy/self.h"
 #include "proxy/snapshot.h"
+#include "proxy/switches.h"
 #include "proxy/telemetry.h"
 #include "proxy/worker.h"
 #include "sync/attempt.h"
@@ -517,6 +518,7 @@ static int set_up(struct runtime *rt, struct config *cfg)
     p->worker_count = cfg->workers ? (unsigned)cfg->workers : cpus_usable(4);
     p->breakers = breakers_new();
     p->probes = probes_new();
+    p->switches = switches_new(p->breakers);
     p->route_names = intern_new(256);
     p->auto_hosts = intern_new(BREAKERS_CAPACITY);
     p->self = self_new();
@@ -572,6 +574,7 @@ static void tear_down(struct runtime *rt)
     if (rt->tick)
         event_free(rt->tick);
     event_base_free(rt->base);
+    switches_free(p->switches);
     breakers_free(p->breakers);
     probes_free(p->probes);
     intern_free(p->route_names);

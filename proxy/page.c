@@ -6,6 +6,7 @@
 #include "proxy/proxy.h"
 #include "proxy/snapshot.h"
 #include "proxy/status.h"
+#include "proxy/switches.h"
 #include "sync/sync.h"
 
 #include <inttypes.h>
@@ -81,6 +82,16 @@ static void add_time(struct strbuf *out, const char *name, int64_t wall_ms)
     row(out, name, "%s", text);
 }
 
+/* What an operator holds, beside what the server says. */
+static void add_held(struct strbuf *out, const char *what, const struct held *h)
+{
+    char until[CLOCK_RFC3339_SIZE];
+
+    clock_rfc3339(h->until_wall_ms * 1000, until);
+    strbuf_addf(out, "<b>held %s</b> until %s: ", what, until);
+    add_text(out, h->reason, strlen(h->reason));
+}
+
 struct facts {
     const struct proxy *p;
     const struct config *cfg; /* NULL: none yet */
@@ -139,6 +150,8 @@ static void write_banner(struct strbuf *out, const struct facts *f)
         strbuf_adds(&amber, "; bypass is on, nothing is gated");
     if (f->shadow)
         strbuf_adds(&amber, "; shadow mode, nothing is refused where it is on");
+    if (switches_count(f->p->switches) > 0)
+        strbuf_addf(&amber, "; overrides by hand: %zu", switches_count(f->p->switches));
     if (!(f->flags & STATE_SYNCED))
         strbuf_adds(&amber, "; breaker states are not known yet");
     else if (f->flags & STATE_STALE)
@@ -188,6 +201,11 @@ static void write_process(struct strbuf *out, const struct facts *f)
         row(out, "fail mode", "%s", f->cfg->fail_mode == FAIL_OPEN ? "open" : "closed");
         row(out, "configuration", "%s", f->cfg->hash != NULL ? f->cfg->hash : "-");
     }
+    if (switches_bypass_held(f->p->switches) != NULL) {
+        strbuf_adds(out, "<tr><th>bypass</th><td>");
+        add_held(out, "on", switches_bypass_held(f->p->switches));
+        strbuf_adds(out, "</td></tr>\n");
+    }
     row(out, "client connections", "%" PRId64 " of %" PRId64, atomic_load(&f->p->connections),
         status_connection_limit(f->p));
     row(out, "requests in flight", "%" PRIu64, SUM_MODES(f->p, requests_in_flight));
@@ -205,6 +223,7 @@ static void write_breaker(struct strbuf *out, const struct proxy *p, uint32_t id
     char since[CLOCK_RFC3339_SIZE] = "";
     size_t len;
     const char *name = breakers_name(p->breakers, id, &len);
+    const struct held *h = switches_of(p->switches, id);
 
     if (since_ms != 0)
         clock_rfc3339(since_ms * 1000, since);
@@ -212,7 +231,12 @@ static void write_breaker(struct strbuf *out, const struct proxy *p, uint32_t id
     add_percent_encoded(out, name, len);
     strbuf_adds(out, "\">");
     add_text(out, name, len);
-    strbuf_addf(out, "</a></td><td>%s</td><td>", breaker_state_name(v.state));
+    strbuf_addf(out, "</a></td><td>%s", breaker_state_name(v.state));
+    if (h != NULL) {
+        strbuf_adds(out, "; ");
+        add_held(out, breaker_state_name(h->state), h);
+    }
+    strbuf_adds(out, "</td><td>");
     if (!isnan(ratio))
         strbuf_addf(out, "%.2f", ratio);
     strbuf_addf(out, "</td><td>%s</td>", since);
@@ -221,9 +245,10 @@ static void write_breaker(struct strbuf *out, const struct proxy *p, uint32_t id
     else
         strbuf_addf(
             out, "<td>%" PRIu64 "</td><td>%" PRIu64 "</td>",
-            (SUM(p, decisions[slot][DECISION_ALLOW]) + SUM(p, decisions[slot][DECISION_FAIL_OPEN])),
-            (SUM(p, decisions[slot][DECISION_REJECT]) +
-             SUM(p, decisions[slot][DECISION_THROTTLE])));
+            SUM(p, decisions[slot][DECISION_ALLOW]) + SUM(p, decisions[slot][DECISION_FAIL_OPEN]) +
+                SUM(p, decisions[slot][DECISION_OVERRIDE_ALLOW]),
+            SUM(p, decisions[slot][DECISION_REJECT]) + SUM(p, decisions[slot][DECISION_THROTTLE]) +
+                SUM(p, decisions[slot][DECISION_OVERRIDE_REJECT]));
     strbuf_adds(out, "</tr>\n");
 }
 

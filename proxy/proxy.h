@@ -15,6 +15,7 @@ struct intern;
 struct probes;
 struct self_addrs;
 struct snapshot;
+struct switches;
 struct sync;
 struct worker;
 
@@ -23,6 +24,7 @@ struct worker;
 struct proxy {
     struct breakers *breakers;
     struct probes *probes;      /* what bounds half-open attempts */
+    struct switches *switches;  /* what an operator holds by hand */
     struct sync *sync;          /* NULL until started */
     struct control *control;    /* NULL unless embedded */
     struct intern *route_names; /* id - 1 is the slot in worker_counters.routes, capped */
@@ -49,6 +51,9 @@ struct proxy {
     uint64_t reloads_ok, reloads_failed;
     int64_t last_reload_wall_ms;
     char restart_option[64];
+
+    /* Connections past the limit of 64; written and read by main. */
+    uint64_t telemetry_refused, admin_refused;
 };
 
 #endif

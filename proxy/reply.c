@@ -84,6 +84,8 @@ static void add_body(const struct reply *r, const char *name, const char *title,
     if (r->breaker) {
         json_str(&j, "breaker", name);
         json_str(&j, "state", r->breaker_state);
+        if (r->reason)
+            json_str(&j, "reason", r->reason);
         if (r->retry_after_ms != OFF)
             json_int(&j, "retry_after_ms", r->retry_after_ms);
     }

@@ -23,6 +23,7 @@ struct reply {
     size_t breaker_len;
     const char *breaker_state; /* "open", "half_open", "unknown", "override" */
     const char *decision;      /* "reject" or "throttle" */
+    const char *reason;        /* an operator's, of an override; NULL: none */
     int64_t retry_after_ms;    /* OFF: none */
     bool close;                /* announce Connection: close */
     bool no_body;              /* HEAD */

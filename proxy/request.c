@@ -7,6 +7,7 @@
 #include "proxy/proxy.h"
 #include "proxy/rewrite.h"
 #include "proxy/snapshot.h"
+#include "proxy/switches.h"
 #include "proxy/tunnels.h"
 #include <arpa/inet.h>
 #include <stdio.h>
@@ -23,7 +24,7 @@ static void count_allowed(struct exchange *ex, const uint32_t *ids, unsigned cou
 {
     enum decision d = ex->verdict == GATE_ALLOW_FAIL_OPEN ? DECISION_FAIL_OPEN : DECISION_ALLOW;
     for (unsigned i = 0; i < count; i++)
-        count_decision(ex, ids[i], d);
+        count_decision(ex, ids[i], ex->gate.overridden & BIT(i) ? DECISION_OVERRIDE_ALLOW : d);
     if (ex->verdict == GATE_ALLOW_FAIL_OPEN)
         COUNT(ex->w->c.fail_open_requests_total);
     if (ex->gate.unknown_name)
@@ -42,13 +43,9 @@ static void warn_null_rate(struct exchange *ex)
               NULL);
 }
 
-static const char *refusal_detail(const struct exchange *ex)
+static const char *half_open_detail(enum half_open_bound bound)
 {
-    if (ex->verdict == GATE_DENY_OPEN)
-        return "the circuit breaker of this upstream is open";
-    if (ex->verdict == GATE_DENY_UNKNOWN)
-        return "the state of the circuit breaker is not known and fail_mode is closed";
-    switch (ex->gate.bound) {
+    switch (bound) {
     case BOUND_ELIGIBLE:
         return "the circuit breaker is half-open and half_open.eligible leaves this request out";
     case BOUND_PER_SECOND:
@@ -63,29 +60,49 @@ static const char *refusal_detail(const struct exchange *ex)
     return "the circuit breaker is half-open and admits few requests";
 }
 
+/* How the gate's refusals look to clients and in the counters. */
+static const struct refusal {
+    enum decision decision;
+    const char *name, *state, *detail; /* NULL: half_open_detail() */
+} refusals[] = {
+    [GATE_DENY_OPEN] = { DECISION_REJECT, "reject", "open",
+                         "the circuit breaker of this upstream is open" },
+    [GATE_DENY_HALF_OPEN] = { DECISION_THROTTLE, "throttle", "half_open", NULL },
+    [GATE_DENY_UNKNOWN] = { DECISION_REJECT, "reject", "unknown",
+                            "the state of the circuit breaker is not known and fail_mode is "
+                            "closed" },
+    [GATE_DENY_OVERRIDE] = { DECISION_OVERRIDE_REJECT, "reject", "override",
+                             "an operator's override holds the circuit breaker of this upstream "
+                             "open" },
+};
+
 static void refuse(struct exchange *ex)
 {
     const struct route *r = ex->route->cfg;
-    bool throttled = ex->verdict == GATE_DENY_HALF_OPEN;
+    const struct breakers *breakers = ex->w->proxy->breakers;
+    const struct refusal *how = &refusals[ex->verdict];
     size_t len;
-    const char *name = breakers_name(ex->w->proxy->breakers, ex->breaker, &len);
-    const char *state = throttled                       ? "half_open"
-                        : ex->verdict == GATE_DENY_OPEN ? "open"
-                                                        : "unknown";
+    const char *name = breakers_name(breakers, ex->breaker, &len);
     const char *body = r->reject.body, *type = r->reject.content_type;
-    count_decision(ex, ex->breaker, throttled ? DECISION_THROTTLE : DECISION_REJECT);
-    answer_send(ex, &(struct reply){ .status = r->reject.status,
-                                     .error = PERR_DESTINATION_UNAVAILABLE,
-                                     .detail = refusal_detail(ex),
-                                     .breaker = name,
-                                     .breaker_len = len,
-                                     .breaker_state = state,
-                                     .decision = throttled ? "throttle" : "reject",
-                                     .retry_after_ms = r->reject.retry_after_ms,
-                                     .body_type = type ? type : "text/plain; charset=utf-8",
-                                     .body = body,
-                                     .body_len = body ? strlen(body) : 0,
-                                     .headers = &r->reject.headers });
+    const char *reason =
+        ex->verdict == GATE_DENY_OVERRIDE
+            ? switches_reason(ex->w->proxy->switches, breakers_local(breakers, ex->breaker))
+            : NULL;
+    count_decision(ex, ex->breaker, how->decision);
+    answer_send(
+        ex, &(struct reply){ .status = r->reject.status,
+                             .error = PERR_DESTINATION_UNAVAILABLE,
+                             .detail = how->detail ? how->detail : half_open_detail(ex->gate.bound),
+                             .breaker = name,
+                             .breaker_len = len,
+                             .breaker_state = how->state,
+                             .decision = how->name,
+                             .reason = reason,
+                             .retry_after_ms = r->reject.retry_after_ms,
+                             .body_type = type ? type : "text/plain; charset=utf-8",
+                             .body = body,
+                             .body_len = body ? strlen(body) : 0,
+                             .headers = &r->reject.headers });
 }
 
 static int64_t request_body_bytes(const struct exchange *ex)
@@ -161,6 +178,7 @@ static bool take_cover(struct exchange *ex)
     ex->gate = inner->gate;
     ex->verdict = inner->verdict;
     ex->breaker = inner->breaker;
+    ex->bypassed = ex->gate.bypassed;
     ex->shadow = inner->shadow;
     ex->probe_until_ms = inner->probe_until_ms;
     ex->pass = inner->pass;
@@ -168,21 +186,33 @@ static bool take_cover(struct exchange *ex)
     return true;
 }
 
+/* What the gate, and then the bounds of probes, make of the breakers of a route now. */
 static void ask_gate(struct exchange *ex, struct slice method, const uint32_t *ids, unsigned count)
 {
+    const struct breakers *b = ex->w->proxy->breakers;
     const struct probe_limits *bounds = &ex->route->probe;
-    uint64_t words[MAX_BREAKERS];
+    uint64_t words[MAX_BREAKERS], locals[MAX_BREAKERS];
+    struct gate_input in = { .words = words,
+                             .locals = locals,
+                             .count = count,
+                             .flags = breakers_flags(b),
+                             .fail_closed = ex->route->cfg->fail_mode == FAIL_CLOSED,
+                             .ineligible =
+                                 bounds->any && !probe_eligible(bounds, method.p, method.len,
+                                                                request_body_bytes(ex)),
+                             .draw = prng_u32(&ex->w->prng) };
     for (unsigned i = 0; i < count; i++)
-        words[i] = breakers_load(ex->w->proxy->breakers, ids[i]);
-    ex->gate = gate_check(&(struct gate_input){
-        .words = words,
-        .count = count,
-        .flags = breakers_flags(ex->w->proxy->breakers),
-        .fail_closed = ex->route->cfg->fail_mode == FAIL_CLOSED,
-        .ineligible =
-            bounds->any && !probe_eligible(bounds, method.p, method.len, request_body_bytes(ex)),
-        .draw = prng_u32(&ex->w->prng) });
+        words[i] = breakers_load(b, ids[i]);
+    if (in.flags & STATE_OVERRIDES) {
+        in.now_ms = worker_now_ms(ex->w);
+        for (unsigned i = 0; i < count; i++)
+            locals[i] = breakers_local(b, ids[i]);
+    }
+    ex->gate = gate_check(&in);
     ex->verdict = ex->gate.verdict;
+    ex->bypassed = ex->gate.bypassed;
+    if (ex->bypassed)
+        return;
     ex->breaker = ids[ex->gate.breaker];
     if (ex->verdict == GATE_ALLOW && ex->gate.half_open && bounds->any)
         take_probe(ex, ids, count);
@@ -209,7 +239,9 @@ static bool pass_gate(struct exchange *ex, struct slice method)
     if (!ids || count == 0)
         return true;
     ask_gate(ex, method, ids, count);
-    if (ex->verdict == GATE_ALLOW || ex->verdict == GATE_ALLOW_FAIL_OPEN) {
+    if (ex->bypassed)
+        return true;
+    if (gate_allows(ex->verdict)) {
         count_allowed(ex, ids, count);
         if (ex->gate.half_open && r->half_open.timeout_ms != OFF && r->mode == MODE_ENFORCE)
             ex->probe_until_ms = worker_now_ms(ex->w) + r->half_open.timeout_ms;

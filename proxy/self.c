@@ -7,7 +7,7 @@
 #include <string.h>
 #include <unistd.h>
 
-#define SELF_MAX 64
+#define SELF_MAX 256 /* four lists of at most 64 listeners */
 
 /* Every address as IPv6, IPv4 mapped, so that ::ffff:127.0.0.1 is 127.0.0.1. */
 struct normal {

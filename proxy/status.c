@@ -8,6 +8,7 @@
 #include "proxy/proxy.h"
 #include "proxy/self.h"
 #include "proxy/snapshot.h"
+#include "proxy/switches.h"
 #include "proxy/worker.h"
 #include "sync/sync.h"
 
@@ -450,6 +451,37 @@ static void write_breaker_counts(struct json *j, const struct proxy *p)
     json_close(j);
 }
 
+/* Null: nothing is held. */
+static void write_held(struct json *j, const char *name, const struct held *h)
+{
+    if (h == NULL) {
+        json_null(j, name);
+        return;
+    }
+    json_open(j, name, '{');
+    if (h->breaker != 0)
+        json_str(j, "state", breaker_state_name(h->state));
+    json_time(j, "until", h->until_wall_ms);
+    json_str(j, "reason", h->reason);
+    json_close(j);
+}
+
+static void write_overrides(struct json *j, const struct proxy *p)
+{
+    json_open(j, "overrides", '[');
+    for (size_t i = 0; i < switches_count(p->switches); i++) {
+        const struct held *h = switches_at(p->switches, i);
+        size_t len;
+        const char *name = breakers_name(p->breakers, h->breaker, &len);
+
+        json_open(j, NULL, '{');
+        json_strn(j, "breaker", name, len);
+        write_held(j, "override", h);
+        json_close(j);
+    }
+    json_close(j);
+}
+
 static void write_process(struct json *j)
 {
     struct procstat process;
@@ -482,6 +514,8 @@ void status_write(const struct proxy *p, struct strbuf *out)
     json_bool(&j, "ready", status_ready(p));
     json_bool(&j, "draining", atomic_load(&p->draining));
     json_bool(&j, "bypass", (breakers_flags(p->breakers) & STATE_BYPASS) != 0);
+    write_held(&j, "bypass_held", switches_bypass_held(p->switches));
+    write_overrides(&j, p);
     if (cfg != NULL)
         write_config(&j, p, cfg);
     write_control(&j, p, cfg, &gauges);
@@ -524,7 +558,7 @@ static void write_breaker(struct json *j, const struct proxy *p, uint32_t id)
     json_bool(j, "known", v.state != BREAKER_UNKNOWN);
     json_time(j, "since", breakers_changed_ms(p->breakers, id));
     json_int(j, "changes", v.changes);
-    json_bool(j, "override", breakers_local(p->breakers, id) != 0);
+    write_held(j, "override", switches_of(p->switches, id));
     write_decisions(j, p, id);
     json_close(j);
 }
@@ -546,16 +580,10 @@ void status_breakers(const struct proxy *p, struct strbuf *out)
 
 bool status_breaker(const struct proxy *p, const char *name, size_t len, struct strbuf *out)
 {
-    uint32_t count = breakers_count(p->breakers);
+    uint32_t id = breakers_find(p->breakers, name, len);
+    struct json j = { .sb = out };
 
-    for (uint32_t id = 1; id <= count; id++) {
-        size_t n;
-        const char *have = breakers_name(p->breakers, id, &n);
-        if (n != len || memcmp(have, name, len) != 0)
-            continue;
-        struct json j = { .sb = out };
+    if (id != 0)
         write_breaker(&j, p, id);
-        return true;
-    }
-    return false;
+    return id != 0;
 }

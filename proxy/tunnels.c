@@ -39,10 +39,27 @@ void tunnels_release(struct exchange *ex)
 
 /* ---- Open breakers ---- */
 
-static bool is_open(const struct breakers *b, const uint32_t *ids, unsigned count)
+/* What decides about a breaker now: an override, else what the server last said. */
+static enum breaker_state effective_state(const struct worker *w, uint32_t id, unsigned flags,
+                                          int64_t now_ms)
 {
+    const struct breakers *b = w->proxy->breakers;
+    enum breaker_state local = flags & STATE_OVERRIDES
+                                   ? breaker_local_state(breakers_local(b, id), now_ms)
+                                   : BREAKER_UNKNOWN;
+    if (local != BREAKER_UNKNOWN || flags & STATE_STALE)
+        return local;
+    return breaker_unpack(breakers_load(b, id)).state;
+}
+
+static bool is_open(struct worker *w, const uint32_t *ids, unsigned count)
+{
+    unsigned flags = breakers_flags(w->proxy->breakers);
+    int64_t now_ms = worker_now_ms(w);
+    if (flags & STATE_BYPASS)
+        return false;
     for (unsigned i = 0; i < count; i++)
-        if (breaker_unpack(breakers_load(b, ids[i])).state == BREAKER_OPEN)
+        if (effective_state(w, ids[i], flags, now_ms) == BREAKER_OPEN)
             return true;
     return false;
 }
@@ -53,15 +70,15 @@ static bool breaker_open(const struct exchange *ex)
     if (ex->ungated || ex->route->cfg->mode != MODE_ENFORCE)
         return false;
     const uint32_t *ids = target_breakers(ex->target, ex->w, ex->snap, ex->route, &count);
-    return is_open(ex->w->proxy->breakers, ids, count);
+    return is_open(ex->w, ids, count);
 }
 
 /* Whether a tunnel of this route may have to go. */
-static bool concerned(const struct worker *w, const struct live_route *r)
+static bool concerned(struct worker *w, const struct live_route *r)
 {
     if (r->cfg->tunnels_on_open == TUNNELS_KEEP || r->cfg->mode != MODE_ENFORCE)
         return false;
-    return r->templated || is_open(w->proxy->breakers, r->breakers, r->breaker_count);
+    return r->templated || is_open(w, r->breakers, r->breaker_count);
 }
 
 static void group_put(struct worker *w, struct tunnel_route *g)
@@ -106,7 +123,7 @@ void tunnels_look(struct worker *w)
         return;
     w->breakers_version = plain ? version : 0;
     w->tunnels_left = false;
-    if (flags & (STATE_STALE | STATE_BYPASS))
+    if (flags & STATE_BYPASS || (flags & STATE_STALE && !(flags & STATE_OVERRIDES)))
         return;
     for (struct list *l = w->tunnel_routes.next, *next; l != &w->tunnel_routes; l = next) {
         next = l->next;

@@ -94,6 +94,11 @@ const char *breakers_name(const struct breakers *b, uint32_t id, size_t *len)
     return intern_name(b->names, id, len);
 }
 
+uint32_t breakers_find(const struct breakers *b, const char *name, size_t len)
+{
+    return intern_find(b->names, name, len);
+}
+
 uint32_t breakers_count(const struct breakers *b)
 {
     return intern_count(b->names);
@@ -178,6 +183,15 @@ void breakers_watch(struct breakers *b, void (*opened)(void *arg), void *arg)
     b->opened_arg = arg;
 }
 
+void breakers_set_local(struct breakers *b, uint32_t id, uint64_t word)
+{
+    if (BUG(id == 0 || id >= BREAKERS_CAPACITY))
+        return;
+    atomic_store_explicit(&b->local[id], word, memory_order_release);
+    atomic_fetch_add_explicit(&b->version, 1, memory_order_release);
+    if ((word & 3) == BREAKER_OPEN && b->opened)
+        b->opened(b->opened_arg);
+}
 void breakers_set_flags(struct breakers *b, unsigned set, unsigned clear)
 {
     unsigned old = atomic_load_explicit(&b->flags, memory_order_relaxed);

@@ -48,12 +48,36 @@ static inline uint64_t breaker_pack(struct breaker_view v)
 }
 uint64_t breaker_rate_from_double(double allow_rate); /* clamps to 0..1; NaN is 0 */
 
+/*
+ * The local word: what an operator says instead of the server, until a moment of the
+ * monotonic clock.  Bits 0-1 state, 2-13 reason (a number that main hands out), 14-63 the
+ * end in milliseconds.  Its end is in it, so that it ends on time whoever sleeps; 0: none.
+ */
+#define BREAKER_REASON_MAX 4095
+
+static inline uint64_t breaker_local_pack(enum breaker_state state, unsigned reason,
+                                          int64_t until_ms)
+{
+    return (uint64_t)state | (uint64_t)(reason & BREAKER_REASON_MAX) << 2 |
+           (uint64_t)until_ms << 14;
+}
+/* BREAKER_UNKNOWN: there is no override, or it has ended. */
+static inline enum breaker_state breaker_local_state(uint64_t word, int64_t now_ms)
+{
+    return now_ms < (int64_t)(word >> 14) ? (enum breaker_state)(word & 3) : BREAKER_UNKNOWN;
+}
+static inline unsigned breaker_local_reason(uint64_t word)
+{
+    return word >> 2 & BREAKER_REASON_MAX;
+}
+
 /* Bits of the flags word. */
 enum {
     STATE_SYNCED = 1u << 0,    /* the snapshot has arrived at least once */
     STATE_STALE = 1u << 1,     /* the stream has been lost for state_max_age */
     STATE_CONNECTED = 1u << 2, /* the stream stands now */
     STATE_BYPASS = 1u << 3,    /* main: gate nothing */
+    STATE_OVERRIDES = 1u << 4, /* main: some local word is not 0 */
 };
 
 struct breakers; /* opaque, one per process */
@@ -65,6 +89,8 @@ void breakers_free(struct breakers *b);
  * name.  0: the table is full (counted). */
 uint32_t breakers_intern(struct breakers *b, const char *name, size_t len);
 const char *breakers_name(const struct breakers *b, uint32_t id, size_t *len);
+uint32_t breakers_find(const struct breakers *b, const char *name,
+                       size_t len);                /* 0: nobody named it */
 uint32_t breakers_count(const struct breakers *b); /* highest id; ids run from 1 */
 uint64_t breakers_table_full(const struct breakers *b);
 
@@ -82,13 +108,16 @@ bool breakers_store(struct breakers *b, uint32_t id, enum breaker_state state, u
 uint64_t breakers_transitions(const struct breakers *b, unsigned slot, enum breaker_state to);
 int64_t breakers_transition_ms(const struct breakers *b, unsigned slot);
 
-/* Before any thread runs: whom to tell when a breaker has opened, on the thread that stored
- * it.  The states are there to be read by then. */
+/* Before any thread runs: whom to tell when a breaker has opened, by the server or by an
+ * override, on the thread that stored it.  The states are there to be read by then. */
 void breakers_watch(struct breakers *b, void (*opened)(void *arg), void *arg);
+/* Main only: the local word; 0 removes it. */
+void breakers_set_local(struct breakers *b, uint32_t id, uint64_t word);
 
 /* Any thread. */
 void breakers_set_flags(struct breakers *b, unsigned set, unsigned clear);
-/* Changes with every stored state or rate: a worker compares it to see whether to look. */
+/* Changes with every stored state, rate or local word: a worker compares it to see whether to look.
+ */
 uint64_t breakers_version(const struct breakers *b);
 
 #endif

@@ -791,17 +791,34 @@ static void names_without_a_slot_are_counted(void **state)
     expect_of(w, PREFIX "request_body_bytes_total{route=\"_other\"}", "11");
 }
 
-static void refused_telemetry_connections_are_counted(void **state)
+static void refused_connections_of_the_own_listeners_are_counted(void **state)
 {
     struct world *w = *state;
-    struct exposition *e = exposition_new();
 
-    exposition_count_refused(e);
-    exposition_count_refused(e);
-    char *text = scrape_with(e, w);
-    expect(text, PREFIX "limit_rejections_total{limit=\"telemetry_connections\"}", "2");
-    free(text);
-    exposition_free(e);
+    w->p.telemetry_refused = 2;
+    w->p.admin_refused = 3;
+    expect_of(w, PREFIX "limit_rejections_total{limit=\"telemetry_connections\"}", "2");
+    expect_of(w, PREFIX "limit_rejections_total{limit=\"admin_connections\"}", "3");
+}
+
+static void overrides_show_while_they_last(void **state)
+{
+    struct world *w = *state;
+    uint32_t id = world_breaker(w, "payments", BREAKER_CLOSED, 1);
+    struct switch_times now = { clock_mono_ms(), clock_wall_ms() };
+
+    expect_of(w, PREFIX "breaker_override_active{breaker=\"payments\"}", "0");
+    assert_int_equal(switches_override(w->p.switches, id, BREAKER_OPEN, 60000, "why", now), 0);
+    switches_bypass(w->p.switches, 60000, "why", now);
+    expect_of(w, PREFIX "breaker_override_active{breaker=\"payments\"}", "1");
+    expect_of(w, PREFIX "breaker_state{breaker=\"payments\",state=\"closed\"}", "1");
+    expect_of(w, PREFIX "overrides", "1");
+    expect_of(w, PREFIX "bypass_active", "1");
+    now.mono_ms -= 60000; /* as if it had been given a minute ago */
+    assert_int_equal(switches_override(w->p.switches, id, BREAKER_OPEN, 59999, "why", now), 0);
+    expect_of(w, PREFIX "breaker_override_active{breaker=\"payments\"}", "0");
+    assert_int_equal(switches_tick(w->p.switches, clock_mono_ms()), now.mono_ms + 120000);
+    expect_of(w, PREFIX "overrides", "0");
 }
 
 #define TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
@@ -830,7 +847,8 @@ int main(void)
         TEST(series_without_a_place_are_summed_in_other),
         TEST(a_series_keeps_its_place),
         TEST(names_without_a_slot_are_counted),
-        TEST(refused_telemetry_connections_are_counted),
+        TEST(refused_connections_of_the_own_listeners_are_counted),
+        TEST(overrides_show_while_they_last),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -330,6 +330,138 @@ static void every_combination_agrees_with_the_rules_in_words(void **state)
     }
 }
 
+/* "- open closed ended": none, what an override says, or an open one that ended just now. */
+static void locals_of(const char *text, int64_t now_ms, uint64_t locals[16])
+{
+    char copy[256], *save = NULL;
+    unsigned count = 0;
+
+    strncpy(copy, text, sizeof(copy) - 1);
+    copy[sizeof(copy) - 1] = '\0';
+    for (char *t = strtok_r(copy, " ", &save); t; t = strtok_r(NULL, " ", &save)) {
+        if (strcmp(t, "open") == 0)
+            locals[count++] = breaker_local_pack(BREAKER_OPEN, 7, now_ms + 1);
+        else if (strcmp(t, "closed") == 0)
+            locals[count++] = breaker_local_pack(BREAKER_CLOSED, 7, now_ms + 1);
+        else if (strcmp(t, "ended") == 0)
+            locals[count++] = breaker_local_pack(BREAKER_OPEN, 7, now_ms);
+        else
+            locals[count++] = 0;
+    }
+}
+
+static void an_override_stands_in_for_the_state_of_its_breaker(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *words, *locals;
+        unsigned flags;
+        uint32_t draw;
+        enum gate_verdict open, closed; /* with fail_mode open, and closed */
+        unsigned breaker;
+        uint32_t overridden;
+    } cases[] = {
+        { "closed", "open", SYNCED, 0, GATE_DENY_OVERRIDE, GATE_DENY_OVERRIDE, 0, 1 },
+        { "open", "closed", SYNCED, 0, GATE_ALLOW_OVERRIDE, GATE_ALLOW_OVERRIDE, 0, 1 },
+        { "null", "closed", SYNCED, 9, GATE_ALLOW_OVERRIDE, GATE_ALLOW_OVERRIDE, 0, 1 },
+        { "unknown", "open", SYNCED, 0, GATE_DENY_OVERRIDE, GATE_DENY_OVERRIDE, 0, 1 },
+        /* at its end it is gone, although nobody took it away */
+        { "closed", "ended", SYNCED, 0, GATE_ALLOW, GATE_ALLOW, 0, 0 },
+        { "open", "ended", SYNCED, 0, GATE_DENY_OPEN, GATE_DENY_OPEN, 0, 0 },
+        /* the other breakers of the route go by their own state */
+        { "open closed", "closed open", SYNCED, 0, GATE_DENY_OVERRIDE, GATE_DENY_OVERRIDE, 1, 3 },
+        { "open open", "closed -", SYNCED, 0, GATE_DENY_OPEN, GATE_DENY_OPEN, 1, 1 },
+        { "open 80000000", "closed -", SYNCED, 0x7fffffff, GATE_ALLOW, GATE_ALLOW, 1, 1 },
+        { "open 80000000", "closed -", SYNCED, 0x80000000, GATE_DENY_HALF_OPEN, GATE_DENY_HALF_OPEN,
+          1, 1 },
+        { "closed open", "- closed", SYNCED, 0, GATE_ALLOW_OVERRIDE, GATE_ALLOW_OVERRIDE, 1, 2 },
+        { "80000000 closed", "- open", SYNCED, 0, GATE_DENY_OVERRIDE, GATE_DENY_OVERRIDE, 1, 2 },
+        { "open closed", "- open", SYNCED, 0, GATE_DENY_OPEN, GATE_DENY_OPEN, 0, 0 },
+        /* never synced, stale: an override is known */
+        { "unknown", "closed", 0, 0, GATE_ALLOW_OVERRIDE, GATE_ALLOW_OVERRIDE, 0, 1 },
+        { "open", "closed", STATE_SYNCED | STATE_STALE, 0, GATE_ALLOW_OVERRIDE, GATE_ALLOW_OVERRIDE,
+          0, 1 },
+        { "closed", "open", STATE_STALE, 0, GATE_DENY_OVERRIDE, GATE_DENY_OVERRIDE, 0, 1 },
+        { "closed unknown", "closed -", 0, 0, GATE_ALLOW_FAIL_OPEN, GATE_DENY_UNKNOWN, 1, 1 },
+        { "unknown closed", "- open", 0, 0, GATE_DENY_OVERRIDE, GATE_DENY_OVERRIDE, 1, 2 },
+        { "unknown", "ended", 0, 0, GATE_ALLOW_FAIL_OPEN, GATE_DENY_UNKNOWN, 0, 0 },
+        /* bypass beats everything */
+        { "open", "open", SYNCED | STATE_BYPASS, 0, GATE_ALLOW, GATE_ALLOW, 0, 0 },
+    };
+    static const int64_t times[] = { 0, 1, INT64_C(1) << 40 };
+
+    for (size_t n = 0; n < ARRAY_LEN(cases) * 2 * ARRAY_LEN(times); n++) {
+        size_t i = n / 2 / ARRAY_LEN(times);
+        bool fail_closed = n % 2;
+        int64_t now_ms = times[n / 2 % ARRAY_LEN(times)];
+        uint64_t words[16], locals[16];
+        unsigned count = words_of(cases[i].words, words);
+        locals_of(cases[i].locals, now_ms, locals);
+        struct gate_result r =
+            gate_check(&(struct gate_input){ .words = words,
+                                             .locals = locals,
+                                             .now_ms = now_ms,
+                                             .count = count,
+                                             .flags = cases[i].flags | STATE_OVERRIDES,
+                                             .fail_closed = fail_closed,
+                                             .draw = cases[i].draw });
+        enum gate_verdict want = fail_closed ? cases[i].closed : cases[i].open;
+        if (r.verdict != want || r.breaker != cases[i].breaker ||
+            r.overridden != cases[i].overridden || r.bypassed != !!(cases[i].flags & STATE_BYPASS))
+            fail_msg("[%s] held [%s] flags %#x fail_closed %d: got %s by %u overridden %#x, want "
+                     "%s by %u overridden %#x",
+                     cases[i].words, cases[i].locals, cases[i].flags, fail_closed,
+                     gate_verdict_name(r.verdict), r.breaker, r.overridden, gate_verdict_name(want),
+                     cases[i].breaker, cases[i].overridden);
+    }
+}
+
+static void without_the_flag_nobody_looks_for_overrides(void **state)
+{
+    (void)state;
+    uint64_t w = word(BREAKER_CLOSED, BREAKER_RATE_ONE, false);
+    struct gate_result r = gate_check(
+        &(struct gate_input){ .words = &w, .locals = NULL, .count = 1, .flags = SYNCED });
+
+    assert_int_equal(r.verdict, GATE_ALLOW);
+    assert_true(r.all_closed);
+}
+
+static void an_override_does_not_hide_from_samples_that_a_breaker_is_not_closed(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *words;
+        bool all_closed, half_open;
+    } cases[] = { { "closed", true, false },
+                  { "open", false, false },
+                  { "80000000", false, false } };
+
+    for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
+        uint64_t words[16], locals[16];
+        unsigned count = words_of(cases[i].words, words);
+        locals_of("closed", 5, locals);
+        struct gate_result r =
+            gate_check(&(struct gate_input){ .words = words,
+                                             .locals = locals,
+                                             .now_ms = 5,
+                                             .count = count,
+                                             .flags = SYNCED | STATE_OVERRIDES });
+        if (r.all_closed != cases[i].all_closed || r.half_open != cases[i].half_open)
+            fail_msg("[%s]: all_closed %d half_open %d", cases[i].words, r.all_closed, r.half_open);
+    }
+}
+
+static void a_verdict_allows_or_denies_as_its_name_says(void **state)
+{
+    (void)state;
+    for (int v = GATE_ALLOW; v <= GATE_DENY_OVERRIDE; v++) {
+        const char *name = gate_verdict_name((enum gate_verdict)v);
+        if (gate_allows((enum gate_verdict)v) != (strncmp(name, "allow", 5) == 0))
+            fail_msg("%s", name);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -342,6 +474,10 @@ int main(void)
         cmocka_unit_test(bypass_allows_whatever_the_state),
         cmocka_unit_test(the_result_tells_what_the_route_looks_like),
         cmocka_unit_test(every_combination_agrees_with_the_rules_in_words),
+        cmocka_unit_test(an_override_stands_in_for_the_state_of_its_breaker),
+        cmocka_unit_test(without_the_flag_nobody_looks_for_overrides),
+        cmocka_unit_test(an_override_does_not_hide_from_samples_that_a_breaker_is_not_closed),
+        cmocka_unit_test(a_verdict_allows_or_denies_as_its_name_says),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

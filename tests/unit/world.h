@@ -12,6 +12,7 @@
 #include "proxy/proxy.h"
 #include "proxy/self.h"
 #include "proxy/snapshot.h"
+#include "proxy/switches.h"
 #include "proxy/worker.h"
 #include "sync/breakers.h"
 #include "sync/sync.h"
@@ -72,6 +73,7 @@ static struct world *world_new(void)
     w->snap.cfg = &w->cfg;
     w->snap.fallback.cfg = &w->fallback;
     w->p.breakers = breakers_new();
+    w->p.switches = switches_new(w->p.breakers);
     w->p.sync = (struct sync *)w;       /* only ever handed back to the functions above */
     w->p.control = (struct control *)w; /* the same */
     w->p.start_mono_ms = clock_mono_ms();
@@ -90,6 +92,7 @@ static void world_free(struct world *w)
 {
     for (unsigned i = 0; i < WORLD_WORKERS; i++)
         free(w->p.workers[i]);
+    switches_free(w->p.switches);
     breakers_free(w->p.breakers);
     free(w->cfg.hash);
     free(w->cfg.control.url);
