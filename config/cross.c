@@ -186,7 +186,8 @@ static void check_listeners(struct loader *l)
                      "an address beyond loopback needs allow_clients, or anybody could use the "
                      "proxy");
     if (!only_loopback(&cfg->admin_listen))
-        report_error(&l->report, origin_of(l, "admin_listen")->at, "must be on loopback");
+        report_error(&l->report, origin_of(l, "admin_listen")->at,
+                     "must be on loopback, or \"off\"");
     if (!cfg->allow_clients.count && cfg->listen.count && !is_bad(l, "allow_clients"))
         report_warning(&l->report, origin_of(l, "allow_clients")->at,
                        "nobody can use the explicit listeners");

@@ -17,7 +17,6 @@ struct rule {
 };
 
 static const struct rule rules[] = {
-    { &global_options, "admin_listen", "off||127.0.0.1:3131" },
     { &global_options, "control.state_source", "auto|stream" },
     { &route_options, "tls", "tunnel" },
     { &route_options, "failure.slower_than", "off" },

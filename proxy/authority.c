@@ -165,6 +165,24 @@ size_t authority_label(const struct authority *a, char *out, size_t size)
     return authority_key(a, out, size);
 }
 
+int authority_expand(const char *name, struct slice label, char *out, size_t size, size_t *len)
+{
+    static const char mark[] = "{host}";
+    size_t n = 0;
+    while (*name) {
+        bool here = strncmp(name, mark, sizeof(mark) - 1) == 0;
+        const char *add = here ? label.p : name;
+        size_t add_len = here ? label.len : 1;
+        if (n + add_len >= size)
+            return -1;
+        memcpy(out + n, add, add_len);
+        n += add_len;
+        name += here ? sizeof(mark) - 1 : 1;
+    }
+    *len = n;
+    return 0;
+}
+
 size_t authority_key(const struct authority *a, char *out, size_t size)
 {
     /* Once per request: by hand, because printf costs as much as the look-up that follows. */

@@ -43,6 +43,8 @@ enum target_error target_parse_absolute(struct authority *out, struct slice *pat
                                         struct slice target);
 /* "host" or "host:port", the port left out for 80 and 443: the value of {host}. */
 size_t authority_label(const struct authority *a, char *out, size_t size);
+/* A name with each "{host}" replaced by that label.  -1: too long for out. */
+int authority_expand(const char *name, struct slice label, char *out, size_t size, size_t *len);
 /* "host:port" always: the key of targets and pools. */
 size_t authority_key(const struct authority *a, char *out, size_t size);
 

@@ -13,6 +13,7 @@
 #include "base/strbuf.h"
 #include "config/config.h"
 #include "control/control.h"
+#include "proxy/admin.h"
 #include "proxy/cpus.h"
 #include "proxy/init_net.h"
 #include "proxy/listener.h"
@@ -58,6 +59,7 @@ struct runtime {
     struct config *boot; /* owned */
     struct event_base *base;
     struct telemetry *telemetry;
+    struct admin *admin;
     struct event *signals[8];
     unsigned signal_count;
     struct event *tick;
@@ -165,11 +167,23 @@ static const struct listen_addr *listen_item(const struct config *cfg, size_t i)
                                  : &cfg->transparent_listen.items[i - cfg->listen.count];
 }
 
+/* A listener of main's own, which no request through the proxy may reach. */
+static int open_private(struct proxy *p, const struct listen_addr *addr, enum self_kind kind,
+                        int *fd, struct strbuf *errors, int *code)
+{
+    struct sockaddr_storage bound;
+    int err = listener_open(addr, fd, 1, &bound, errors, code);
+    if (!err)
+        self_add(p->self, (struct sockaddr *)&bound, kind);
+    return err;
+}
+
 static int open_listeners(struct runtime *rt, const struct config *cfg, int *code)
 {
     struct proxy *p = &rt->proxy;
     struct strbuf errors = STRBUF_INIT;
     size_t count = cfg->listen.count + cfg->transparent_listen.count;
+    int fd;
     rt->listener_fd_count = count * p->worker_count;
     rt->listener_fds = xcalloc(rt->listener_fd_count + 1, sizeof(int));
     for (size_t i = 0; i < rt->listener_fd_count; i++)
@@ -192,13 +206,14 @@ static int open_listeners(struct runtime *rt, const struct config *cfg, int *cod
                      i < cfg->listen.count ? SELF_PROXY : SELF_TRANSPARENT);
     }
     for (size_t i = 0; i < cfg->telemetry_listen.count && !err; i++) {
-        struct sockaddr_storage bound;
-        int fd;
-        err = listener_open(&cfg->telemetry_listen.items[i], &fd, 1, &bound, &errors, code);
-        if (err)
-            break;
-        self_add(p->self, (struct sockaddr *)&bound, SELF_TELEMETRY);
-        err = telemetry_accept(rt->telemetry, fd);
+        err = open_private(p, &cfg->telemetry_listen.items[i], SELF_TELEMETRY, &fd, &errors, code);
+        if (!err)
+            err = telemetry_accept(rt->telemetry, fd);
+    }
+    for (size_t i = 0; i < cfg->admin_listen.count && !err; i++) {
+        err = open_private(p, &cfg->admin_listen.items[i], SELF_ADMIN, &fd, &errors, code);
+        if (!err)
+            err = admin_accept(rt->admin, fd);
     }
     if (err)
         fprintf(stderr, "tripswitch-proxy: %s", strbuf_str(&errors));
@@ -292,11 +307,12 @@ static void list_bound(const struct runtime *rt, enum self_kind kind, struct str
 static void announce(struct runtime *rt)
 {
     const struct config *cfg = atomic_load(&rt->proxy.snapshot)->cfg;
-    struct strbuf listen = STRBUF_INIT, telemetry = STRBUF_INIT;
+    struct strbuf listen = STRBUF_INIT, telemetry = STRBUF_INIT, admin = STRBUF_INIT;
     struct strbuf next = STRBUF_INIT; /* what to type now */
-    char routes[32], workers[32], proxy[SELF_TEXT_SIZE], look[SELF_TEXT_SIZE];
+    char routes[32], workers[32], proxy[SELF_TEXT_SIZE], look[SELF_TEXT_SIZE], hold[SELF_TEXT_SIZE];
     list_bound(rt, SELF_PROXY, &listen, proxy, "");
     list_bound(rt, SELF_TELEMETRY, &telemetry, look, "-");
+    list_bound(rt, SELF_ADMIN, &admin, hold, "-");
     bool tty = isatty(STDERR_FILENO) && listen.len;
     if (listen.len)
         strbuf_addf(&next, "curl -x http://%s http://example.com/", proxy);
@@ -304,7 +320,8 @@ static void announce(struct runtime *rt)
     snprintf(workers, sizeof(workers), "%u", rt->proxy.worker_count);
     log_event(LOG_INFO, "proxy", "ready", "tripswitch-proxy is ready", "version",
               TRIPSWITCH_VERSION, "config_hash", cfg->hash, "listen", strbuf_str(&listen),
-              "telemetry", telemetry.len ? strbuf_str(&telemetry) : "off", "control",
+              "telemetry", telemetry.len ? strbuf_str(&telemetry) : "off", "admin",
+              admin.len ? strbuf_str(&admin) : "off", "control",
               cfg->control.embedded ? "embedded" : (cfg->control.url ? cfg->control.url : "none"),
               "mode",
               cfg->mode == MODE_ENFORCE  ? "enforce"
@@ -321,6 +338,7 @@ static void announce(struct runtime *rt)
                 proxy, look, proxy, proxy);
     strbuf_free(&listen);
     strbuf_free(&telemetry);
+    strbuf_free(&admin);
     strbuf_free(&next);
 }
 
@@ -387,17 +405,19 @@ static void await_adoption(const struct proxy *p, uint64_t generation)
             sched_yield();
 }
 
-static void reload(struct runtime *rt)
+/* -1: the mistakes are in errors, and the running configuration stays. */
+static int reload_into(void *arg, struct strbuf *errors, struct strbuf *warnings)
 {
+    struct runtime *rt = arg;
     struct proxy *p = &rt->proxy;
     struct config *cfg;
-    struct strbuf errors = STRBUF_INIT, warnings = STRBUF_INIT;
-    if (config_load(&rt->source, &cfg, &errors, &warnings) < 0) {
-        log_lines(LOG_ERROR, "config.reload_failed", &errors);
+    int err = config_load(&rt->source, &cfg, errors, warnings);
+    if (err) {
+        log_lines(LOG_ERROR, "config.reload_failed", errors);
         p->last_reload_ok = false;
         p->reloads_failed++;
     } else {
-        log_lines(LOG_WARNING, "config.warning", &warnings);
+        log_lines(LOG_WARNING, "config.warning", warnings);
         note_restart(rt, cfg);
         enum log_level level;
         if (log_level_parse(cfg->log_level, &level) == 0)
@@ -416,9 +436,16 @@ static void reload(struct runtime *rt)
         log_event(LOG_INFO, "config", "config.reloaded", "configuration reloaded", "config_hash",
                   cfg->hash, NULL);
     }
+    log_reopen();
+    return err;
+}
+
+static void reload(struct runtime *rt)
+{
+    struct strbuf errors = STRBUF_INIT, warnings = STRBUF_INIT;
+    reload_into(rt, &errors, &warnings);
     strbuf_free(&errors);
     strbuf_free(&warnings);
-    log_reopen();
 }
 
 /* ---- Signals, drain ---- */
@@ -530,7 +557,8 @@ static int set_up(struct runtime *rt, struct config *cfg)
     snapshot_publish(p, snapshot_new(p, cfg));
     rt->base = event_base_new();
     rt->telemetry = telemetry_new(p, rt->base);
-    if (!rt->base || !rt->telemetry)
+    rt->admin = admin_new(p, rt->base, (struct admin_hooks){ reload_into, rt });
+    if (!rt->base || !rt->telemetry || !rt->admin)
         return EXIT_OS;
     if (open_listeners(rt, cfg, &code) < 0)
         return code;
@@ -562,6 +590,7 @@ static void tear_down(struct runtime *rt)
     if (p->sync)
         sync_stop(p->sync, FINAL_FLUSH_MS);
     telemetry_free(rt->telemetry);
+    admin_free(rt->admin);
     for (unsigned i = 0; i < p->worker_count; i++)
         worker_free(p->workers[i]);
     sync_free(p->sync);

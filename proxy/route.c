@@ -203,6 +203,34 @@ const struct route *route_match(const struct route_candidates *c, const struct r
     return NULL;
 }
 
+/* How closely a pattern fits: 0 not at all; longer suffixes more, the exact name most. */
+static size_t closeness(const char *pattern, struct slice host)
+{
+    struct slice p = slice_of(pattern);
+    if (slice_eq(p, host))
+        return SIZE_MAX;
+    if (slice_eq(p, SLICE("*")))
+        return 1;
+    struct slice suffix = { p.p + 1, p.len - 1 };
+    bool fits = p.p[0] == '*' && host.len > suffix.len &&
+                memcmp(host.p + host.len - suffix.len, suffix.p, suffix.len) == 0;
+    return fits ? p.len : 0;
+}
+
+const char *route_host_pattern(const struct route *r, struct slice host)
+{
+    const char *best = NULL;
+    size_t most = 0;
+    for (size_t i = 0; i < r->match.hosts.count; i++) {
+        size_t n = closeness(r->match.hosts.items[i], host);
+        if (n > most) {
+            most = n;
+            best = r->match.hosts.items[i];
+        }
+    }
+    return best;
+}
+
 /* ---- Bypass ---- */
 
 static bool in_cidr(const char *entry, struct slice host)
@@ -259,10 +287,15 @@ static bool bypass_entry(const char *entry, struct slice host, uint16_t port)
     return has_suffix(host, name) && host.p[host.len - name.len - 1] == '.';
 }
 
-bool bypass_match(const struct string_list *entries, struct slice host, uint16_t port)
+const char *bypass_find(const struct string_list *entries, struct slice host, uint16_t port)
 {
     for (size_t i = 0; i < entries->count; i++)
         if (bypass_entry(entries->items[i], host, port))
-            return true;
-    return false;
+            return entries->items[i];
+    return NULL;
+}
+
+bool bypass_match(const struct string_list *entries, struct slice host, uint16_t port)
+{
+    return bypass_find(entries, host, port) != NULL;
 }

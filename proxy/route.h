@@ -39,8 +39,13 @@ struct route_request {
  * and header conditions. */
 const struct route *route_match(const struct route_candidates *c, const struct route_request *rq);
 
+/* The host pattern of a matching route that fits most closely; NULL: it has none at all. */
+const char *route_host_pattern(const struct route *r, struct slice host);
+
 /* The bypass list, by the rules of Go's httpproxy: "example.com" and its subdomains,
  * ".example.com" the subdomains alone, an address, a CIDR, "host:port", or "*". */
 bool bypass_match(const struct string_list *entries, struct slice host, uint16_t port);
+/* The first entry that matches, or NULL. */
+const char *bypass_find(const struct string_list *entries, struct slice host, uint16_t port);
 
 #endif

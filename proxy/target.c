@@ -117,25 +117,6 @@ bool target_bypassed(struct target *t, const struct snapshot *snap)
     return t->bypassed;
 }
 
-/* Writes name with {host} replaced; -1: too long for a breaker's name. */
-static int expand(const char *name, const struct target *t, char *out, size_t size, size_t *len)
-{
-    static const char mark[] = "{host}";
-    size_t n = 0;
-    while (*name) {
-        bool here = strncmp(name, mark, sizeof(mark) - 1) == 0;
-        const char *add = here ? t->label : name;
-        size_t add_len = here ? t->label_len : 1;
-        if (n + add_len >= size)
-            return -1;
-        memcpy(out + n, add, add_len);
-        n += add_len;
-        name += here ? sizeof(mark) - 1 : 1;
-    }
-    *len = n;
-    return 0;
-}
-
 static void warn_ungated(const struct target *t, struct worker *w)
 {
     static _Thread_local struct log_limit limit;
@@ -193,7 +174,8 @@ const uint32_t *target_breakers(struct target *t, struct worker *w, const struct
     for (unsigned i = 0; i < r->breaker_count; i++) {
         char name[HOST_MAX + 1];
         size_t len;
-        uint32_t id = expand(r->cfg->breakers.items[i], t, name, sizeof(name), &len) < 0
+        struct slice label = { t->label, t->label_len };
+        uint32_t id = authority_expand(r->cfg->breakers.items[i], label, name, sizeof(name), &len)
                           ? 0
                           : breakers_intern(w->proxy->breakers, name, len);
         if (!id) {

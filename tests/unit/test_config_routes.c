@@ -392,10 +392,6 @@ static void later_versions_global_settings_are_too(void **state)
         { { "--control-state-source=stream" }, NULL },
         { { "--control-state-source=auto" }, NULL },
         { { "--transparent-listen=" }, NULL },
-        { { "--admin-listen=127.0.0.1:3131" }, NULL },
-        { { "--admin-listen=off" }, NULL },
-        { { "--admin-listen=127.0.0.1:4" },
-          "--admin-listen: \"127.0.0.1:4\" is not available in this version\n" },
     };
 
     for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
