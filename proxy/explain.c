@@ -296,6 +296,19 @@ static void write_breaker(struct json *j, const struct explain_world *w,
     json_close(j);
 }
 
+static void write_router(struct json *j, const struct explanation *e)
+{
+    char text[HOST_MAX + 10], name[2 * HOST_MAX];
+    struct slice label = { text, authority_label(&e->to, text, sizeof(text)) };
+    size_t len;
+    if (!e->route->router)
+        json_null(j, "router");
+    else if (authority_expand(e->route->router, label, name, sizeof(name), &len) == 0)
+        json_strn(j, "router", name, len);
+    else
+        json_str(j, "router", e->route->router);
+}
+
 static void write_route(struct json *j, const struct explanation *e)
 {
     json_open(j, "route", '{');
@@ -309,7 +322,7 @@ static void write_route(struct json *j, const struct explanation *e)
     for (size_t i = 0; i < e->passed_over.count; i++)
         json_str(j, NULL, e->passed_over.items[i]);
     json_close(j);
-    json_str(j, "router", e->route->router);
+    write_router(j, e);
     json_str(j, "mode", mode_name(e->route->mode));
     json_str(j, "fail_mode", e->route->fail_mode == FAIL_CLOSED ? "closed" : "open");
     json_close(j);

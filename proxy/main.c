@@ -14,6 +14,7 @@
 #include "config/config.h"
 #include "control/control.h"
 #include "proxy/admin.h"
+#include "proxy/cli.h"
 #include "proxy/cpus.h"
 #include "proxy/init_net.h"
 #include "proxy/listener.h"
@@ -80,17 +81,19 @@ struct runtime {
 static int print_help(void)
 {
     struct strbuf sb = STRBUF_INIT;
-    strbuf_adds(&sb,
-                "tripswitch-proxy " TRIPSWITCH_VERSION
-                " - circuit breaking for programs that only know HTTP_PROXY\n\n"
-                "Usage: tripswitch-proxy [run] [--config FILE] [flags]\n"
-                "       tripswitch-proxy check [FILE] [flags]\n"
-                "       tripswitch-proxy init-net --apply | --print | --remove | --verify\n"
-                "       tripswitch-proxy --help | --version\n\n"
-                "  run      serve (the default)\n"
-                "  check    read the configuration, list every mistake, exit 0 or 78\n"
-                "  init-net send outgoing connections to transparent_listen (see its --help)\n\n"
-                "Flags beat environment variables, which beat the file.\n\n");
+    strbuf_adds(&sb, "tripswitch-proxy " TRIPSWITCH_VERSION
+                     " - circuit breaking for programs that only know HTTP_PROXY\n\n"
+                     "Usage: tripswitch-proxy [run] [--config FILE] [flags]\n"
+                     "       tripswitch-proxy check [FILE] [flags]\n"
+                     "       tripswitch-proxy init-net --apply | --print | --remove | --verify\n"
+                     "       tripswitch-proxy override | bypass | explain | status ... [flags]\n"
+                     "       tripswitch-proxy --help | --version\n\n"
+                     "  run      serve (the default)\n"
+                     "  check    read the configuration, list every mistake, exit 0 or 78\n"
+                     "  init-net send outgoing connections to transparent_listen\n");
+    cli_list(&sb);
+    strbuf_adds(&sb, "\ntripswitch-proxy COMMAND --help says more of the last five.\n\n"
+                     "Flags beat environment variables, which beat the file.\n\n");
     config_help(&sb);
     fputs(strbuf_str(&sb), stdout);
     strbuf_free(&sb);
@@ -674,6 +677,8 @@ int main(int argc, char **argv, char **envp)
         command = argv[at++];
     if (strcmp(command, "init-net") == 0)
         return init_net_main(argc - 1, argv + 1);
+    if (cli_find(command))
+        return cli_run(cli_find(command), argc - 1, argv + 1, envp);
     for (int i = at; i < argc; i++) {
         if (strcmp(argv[i], "--help") == 0 || strcmp(argv[i], "-h") == 0)
             return print_help();
@@ -696,9 +701,9 @@ int main(int argc, char **argv, char **envp)
     src.argv = argv + at;
     src.argc = argc - at;
     if (!is_check && strcmp(command, "run") != 0) {
-        fprintf(stderr,
-                "tripswitch-proxy: unknown command \"%s\"; try run, check, init-net or --help\n",
-                command);
+        const char *near = cli_suggest(command);
+        fprintf(stderr, "tripswitch-proxy: unknown command \"%s\"; %s%s%s\n", command,
+                near ? "did you mean \"" : "try --help", near ? near : "", near ? "\"?" : "");
         return EXIT_USAGE;
     }
     signal(SIGPIPE, SIG_IGN);

@@ -345,7 +345,8 @@ class KubernetesTest(ManifestCase):
             str(self.port_of("telemetry-listen")), str(telemetry_port))
         env["TRIPSWITCH_PROXY_LISTEN"] = env["TRIPSWITCH_PROXY_LISTEN"].replace(str(self.port_of("listen")), str(port))
         config = json.loads(self.config_map["data"]["config.json"])
-        proxy = self.start_from(config, env, port, telemetry_port, ["--dns-servers", dns.address])
+        proxy = self.start_from(config, env, port, telemetry_port,
+                                ["--dns-servers", dns.address, "--admin-listen", "off"])
         control.wait_stream()
 
         for probe in (self.sidecar["startupProbe"], self.sidecar["livenessProbe"]):
