@@ -19,8 +19,8 @@ struct cli_command {
 };
 
 #define WHERE                                                                                      \
-    "  --admin ADDR      the admin listener, such as 127.0.0.1:3131; else admin_listen\n"          \
-    "                    of --config FILE, the variables and the flags that `run` takes\n"
+    "  --admin ADDR      the admin listener, such as 127.0.0.1:3131; else what\n"                  \
+    "                    --config FILE, the variables and the flags of `run` say\n"
 
 static const struct cli_command commands[] = {
     { "override", "hold a breaker open or closed here, for some time", " admin= for= reason= help ",
@@ -45,8 +45,8 @@ static const struct cli_command commands[] = {
       " admin= method= header= json offline help ", 1, 1, cli_explain,
       "Usage: tripswitch-proxy explain URL [--method M] [--header 'NAME: VALUE']...\n\n"
       "Says which route a request would take and why, its breakers and their states,\n"
-      "and whether it would pass.  Nothing is sent to URL.  An https:// URL is explained\n"
-      "as the CONNECT that clients make of it.  When no proxy answers, the configuration\n"
+      "and whether it would pass.  Nothing is sent to URL.  An https:// URL is taken as\n"
+      "the CONNECT that clients make of it.  When no proxy answers, the configuration\n"
       "alone is explained; breaker states are not known then.\n\n"
       "  --method M        GET unless you say otherwise\n"
       "  --header H        a request header, may be repeated\n"
@@ -61,9 +61,8 @@ static const struct cli_command commands[] = {
       "Open breakers and a lost control plane are shown, but are no fault of the proxy.\n\n"
       "  --json            all of /status, for programs\n"
       "  --quiet           say nothing; the exit code tells\n"
-      "  --telemetry ADDR  the telemetry listener, such as 127.0.0.1:3130; else\n"
-      "                    telemetry_listen of --config FILE, the variables and the\n"
-      "                    flags that `run` takes\n"
+      "  --telemetry ADDR  the telemetry listener, such as 127.0.0.1:3130; else what\n"
+      "                    --config FILE, the variables and the flags of `run` say\n"
       "\nExit codes: 0 healthy, 1 degraded, 2 usage, 69 no proxy answers.\n" },
 };
 

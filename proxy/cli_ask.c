@@ -149,6 +149,12 @@ static const cJSON *member(const cJSON *object, const char *name)
     return cJSON_GetObjectItemCaseSensitive(object, name);
 }
 
+const cJSON *cli_first(const cJSON *object, const char *name)
+{
+    const cJSON *array = member(object, name);
+    return array ? array->child : NULL;
+}
+
 const char *cli_text(const cJSON *object, const char *name)
 {
     const cJSON *item = member(object, name);

@@ -54,8 +54,9 @@ cJSON *cli_read(const struct cli_call *call, const struct cli_answer *a, int *co
 void cli_add_query(struct strbuf *path, const char *name, const char *value);
 void cli_add_encoded(struct strbuf *path, const char *text);
 
-const char *cli_text(const cJSON *object, const char *name); /* "" without one */
-double cli_number(const cJSON *object, const char *name);    /* 0 without one */
+const cJSON *cli_first(const cJSON *object, const char *name); /* of an array; NULL: it is empty */
+const char *cli_text(const cJSON *object, const char *name);   /* "" without one */
+double cli_number(const cJSON *object, const char *name);      /* 0 without one */
 bool cli_true(const cJSON *object, const char *name);
 
 /* ---- cli_text.c ---- */
@@ -69,6 +70,8 @@ void cli_add_row(struct strbuf *out, const char *label, const char *text);
 /* What could steer a terminal is replaced. */
 void cli_add_safe(struct strbuf *out, const char *text);
 size_t cli_width(const char *text); /* in columns */
+/* RFC 3339 without the fraction of a second. */
+void cli_add_time(struct strbuf *out, const char *time);
 /* 90000 ms -> "1m 30s". */
 void cli_add_duration(struct strbuf *out, double ms);
 

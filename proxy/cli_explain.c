@@ -18,7 +18,7 @@ static const cJSON *member(const cJSON *object, const char *name)
 
 static void add_route(struct strbuf *out, const cJSON *root)
 {
-    const cJSON *route = member(root, "route"), *over = member(route, "passed_over"), *item;
+    const cJSON *route = member(root, "route"), *over = cli_first(route, "passed_over");
     const char *pattern = cli_text(route, "host_pattern");
     struct strbuf text = STRBUF_INIT;
     if (cJSON_IsNull(member(route, "index")))
@@ -29,10 +29,11 @@ static void add_route(struct strbuf *out, const cJSON *root)
                     *pattern ? "by the host pattern " : "which takes every host", pattern);
     cli_add_row(out, "route", strbuf_str(&text));
     strbuf_clear(&text);
-    cJSON_ArrayForEach(item, over)
-        strbuf_addf(&text, "%s%s", text.len ? ", " : "", item->valuestring);
-    strbuf_addf(&text, ": host and port fit, method, path or headers do not");
-    if (cJSON_GetArraySize(over) > 0)
+    for (const cJSON *item = over; item; item = item->next)
+        strbuf_addf(&text, "%s%s", item == over ? "" : ", ",
+                    cJSON_IsString(item) ? item->valuestring : "?");
+    strbuf_adds(&text, ": host and port fit, method, path or headers do not");
+    if (over)
         cli_add_row(out, "not taken", strbuf_str(&text));
     strbuf_clear(&text);
     strbuf_addf(&text, "%s, fail_mode %s", cli_text(route, "mode"), cli_text(route, "fail_mode"));
@@ -42,12 +43,10 @@ static void add_route(struct strbuf *out, const cJSON *root)
     strbuf_free(&text);
 }
 
-static size_t name_column(const cJSON *breakers)
+static size_t name_column(const cJSON *first)
 {
-    const cJSON *b;
     size_t most = 0;
-    cJSON_ArrayForEach(b, breakers)
-    {
+    for (const cJSON *b = first; b; b = b->next) {
         size_t width = cli_width(cli_text(b, "name"));
         if (width > most && width <= NAME_COLUMNS_MAX)
             most = width;
@@ -76,15 +75,12 @@ static void add_breaker(struct strbuf *out, const cJSON *b, size_t column, bool 
 
 static void add_breakers(struct strbuf *out, const cJSON *root)
 {
-    const cJSON *breakers = member(root, "breakers"), *b;
-    bool known = strcmp(cli_text(root, "states"), "not asked") != 0, first = true;
-    if (cJSON_GetArraySize(breakers) == 0)
+    const cJSON *first = cli_first(root, "breakers");
+    bool known = strcmp(cli_text(root, "states"), "not asked") != 0;
+    if (!first)
         cli_add_row(out, "breakers", "none");
-    cJSON_ArrayForEach(b, breakers)
-    {
-        add_breaker(out, b, name_column(breakers), known, first);
-        first = false;
-    }
+    for (const cJSON *b = first; b; b = b->next)
+        add_breaker(out, b, name_column(first), known, b == first);
 }
 
 static void add_verdict(struct strbuf *out, const cJSON *root)

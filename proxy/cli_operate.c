@@ -74,10 +74,10 @@ static void print_override(const char *name, const cJSON *root)
 {
     const cJSON *held = cJSON_GetObjectItemCaseSensitive(root, "override");
     struct strbuf line = STRBUF_INIT, safe = STRBUF_INIT;
-    strbuf_addf(&line, "%s is held %s here until %s; the control plane says %s", name,
-                cli_text(held, "state"), cli_text(held, "until"), cli_text(root, "state"));
+    strbuf_addf(&line, "%s is held %s here until ", name, cli_text(held, "state"));
+    cli_add_time(&line, cli_text(held, "until"));
     cli_add_safe(&safe, strbuf_str(&line));
-    puts(strbuf_str(&safe));
+    printf("%s\nThe control plane says %s.\n", strbuf_str(&safe), cli_text(root, "state"));
     strbuf_free(&line);
     strbuf_free(&safe);
 }
@@ -122,6 +122,14 @@ int cli_override(const struct cli_call *call)
 
 /* ---- bypass ---- */
 
+static void print_bypass(const cJSON *root)
+{
+    struct strbuf until = STRBUF_INIT;
+    cli_add_time(&until, cli_text(root, "until"));
+    printf("bypass is on until %s: no breaker refuses anything here\n", strbuf_str(&until));
+    strbuf_free(&until);
+}
+
 int cli_bypass(const struct cli_call *call)
 {
     static const char *const words[] = { "off", "on", NULL };
@@ -138,8 +146,7 @@ int cli_bypass(const struct cli_call *call)
     cJSON *root =
         order(call, on ? "PUT" : "DELETE", "/bypass", on ? strbuf_str(&body) : NULL, &code);
     if (root && on)
-        printf("bypass is on until %s: no breaker refuses anything here\n",
-               cli_text(root, "until"));
+        print_bypass(root);
     else if (root)
         puts(cli_true(root, "ended") ? "bypass is off: breakers gate again" : "bypass was not on");
     cJSON_Delete(root);

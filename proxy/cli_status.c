@@ -1,4 +1,5 @@
 /* status: one screen from /status of the telemetry listener; an image's health check. */
+#include "base/base.h"
 #include "proxy/cli.h"
 #include "proxy/cli_call.h"
 #include <stdio.h>
@@ -12,9 +13,7 @@ static const cJSON *member(const cJSON *object, const char *name)
 /* What keeps the proxy from serving as it should, or "".  Nothing that depends on the network. */
 static const char *ailment(const cJSON *root)
 {
-    const cJSON *w;
-    cJSON_ArrayForEach(w, member(root, "workers"))
-    {
+    for (const cJSON *w = cli_first(root, "workers"); w; w = w->next) {
         if (!cli_true(w, "live"))
             return "a worker has stalled";
     }
@@ -28,15 +27,19 @@ static const char *ailment(const cJSON *root)
 static void add_listeners(struct strbuf *out, const cJSON *root)
 {
     static const char *const kinds[] = { "proxy", "transparent", "telemetry", "admin" };
-    struct strbuf text = STRBUF_INIT;
-    for (size_t i = 0; i < sizeof(kinds) / sizeof(kinds[0]); i++) {
-        const cJSON *item;
-        cJSON_ArrayForEach(item, member(member(root, "listeners"), kinds[i]))
-            strbuf_addf(&text, "%s%s %s", text.len ? ", " : "", kinds[i],
-                        cJSON_IsString(item) ? item->valuestring : "?");
+    bool first = true;
+    for (size_t i = 0; i < ARRAY_LEN(kinds); i++) {
+        struct strbuf text = STRBUF_INIT;
+        strbuf_adds(&text, kinds[i]);
+        for (const cJSON *item = cli_first(member(root, "listeners"), kinds[i]); item;
+             item = item->next)
+            strbuf_addf(&text, " %s", cJSON_IsString(item) ? item->valuestring : "?");
+        if (strcmp(strbuf_str(&text), kinds[i]) != 0) {
+            cli_add_row(out, first ? "listening" : "", strbuf_str(&text));
+            first = false;
+        }
+        strbuf_free(&text);
     }
-    cli_add_row(out, "listening", strbuf_str(&text));
-    strbuf_free(&text);
 }
 
 static void add_control(struct strbuf *out, const cJSON *root)
@@ -62,14 +65,16 @@ static void add_control(struct strbuf *out, const cJSON *root)
 static void add_held(struct strbuf *out, const char *what, const cJSON *held)
 {
     struct strbuf text = STRBUF_INIT;
-    strbuf_addf(&text, "%s until %s: %s", what, cli_text(held, "until"), cli_text(held, "reason"));
+    strbuf_addf(&text, "%s until ", what);
+    cli_add_time(&text, cli_text(held, "until"));
+    strbuf_addf(&text, ": %s", cli_text(held, "reason"));
     cli_add_row(out, "by hand", strbuf_str(&text));
     strbuf_free(&text);
 }
 
 static void add_breakers(struct strbuf *out, const cJSON *root)
 {
-    const cJSON *counts = member(root, "breakers"), *item;
+    const cJSON *counts = member(root, "breakers");
     struct strbuf text = STRBUF_INIT;
     strbuf_addf(&text, "%.0f open, %.0f half-open, %.0f closed, %.0f unknown",
                 cli_number(counts, "open"), cli_number(counts, "half_open"),
@@ -77,8 +82,7 @@ static void add_breakers(struct strbuf *out, const cJSON *root)
     cli_add_row(out, "breakers", strbuf_str(&text));
     if (cJSON_IsObject(member(root, "bypass_held")))
         add_held(out, "bypass is on,", member(root, "bypass_held"));
-    cJSON_ArrayForEach(item, member(root, "overrides"))
-    {
+    for (const cJSON *item = cli_first(root, "overrides"); item; item = item->next) {
         const cJSON *held = member(item, "override");
         strbuf_clear(&text);
         strbuf_addf(&text, "%s is %s,", cli_text(item, "breaker"), cli_text(held, "state"));

@@ -58,6 +58,15 @@ void cli_add_row(struct strbuf *out, const char *label, const char *text)
     strbuf_free(&word);
 }
 
+void cli_add_time(struct strbuf *out, const char *time)
+{
+    const char *fraction = strchr(time, '.');
+    if (fraction)
+        strbuf_addf(out, "%.*sZ", (int)(fraction - time), time);
+    else
+        strbuf_adds(out, time);
+}
+
 void cli_add_duration(struct strbuf *out, double ms)
 {
     static const struct {
