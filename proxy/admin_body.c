@@ -101,7 +101,7 @@ int admin_parse_order(const char *text, size_t len, bool with_state, struct admi
     cJSON *root = cJSON_ParseWithLengthOpts(text, len, &end, false);
     int err = -1;
 
-    while (root != NULL && end < text + len && strchr(" \t\r\n", *end) != NULL)
+    while (root != NULL && end < text + len && memchr(" \t\r\n", *end, 4) != NULL)
         end++;
     if (root == NULL || !cJSON_IsObject(root) || end != text + len)
         strbuf_adds(why, with_state ? "the body must be a JSON object with state, ttl and reason"

@@ -31,6 +31,7 @@
     X(sample)                                                                                      \
     X(http_date)                                                                                   \
     X(tls_hello)                                                                                   \
+    X(admin)                                                                                       \
     X(script)
 
 #define FUZZ_DECLARE(name) void fuzz_##name(const uint8_t *data, size_t len);
