@@ -1,5 +1,6 @@
 """README, typed: its configuration, and every command of it that calls the program or curl."""
 
+import json
 import os
 import re
 import signal
@@ -7,7 +8,8 @@ import subprocess
 
 from harness import ROOT, Case, binary, clean_environment, free_port, tool, wait_until
 
-SERVES = re.compile(r"tripswitch-proxy(?! +(?:check|init-net)\b)")
+ASKS = re.compile(r"tripswitch-proxy +(?:override|bypass|explain|status)\b")
+SERVES = re.compile(r"tripswitch-proxy(?! +(?:check|init-net|override|bypass|explain|status)\b)")
 
 
 def read():
@@ -80,7 +82,7 @@ class ReadmeTest(Case):
         self.assertEqual((done.returncode, done.stderr), (0, ""), done.stdout)
 
     def test_its_commands_that_end_by_themselves_succeed(self):
-        found = [(e, c) for e, c in commands("build/tripswitch-proxy") if not SERVES.search(c)]
+        found = [(e, c) for e, c in commands("build/tripswitch-proxy") if not SERVES.search(c) and not ASKS.search(c)]
         self.assertGreaterEqual(len(found), 3, found)
         for exports, command in found:
             with self.subTest(command):
@@ -112,6 +114,20 @@ class ReadmeTest(Case):
                 self.assertNotRegex(self.stderr(), r'(?m)^[^{]|"level":"(warn|error)')
                 process.send_signal(signal.SIGTERM)
                 self.assertEqual(process.wait(20), 0, self.stderr())
+
+    def test_its_commands_for_a_running_proxy_succeed(self):
+        found = [c for _, c in commands("build/tripswitch-proxy") if ASKS.search(c)]
+        self.assertGreaterEqual(len(found), 4, found)
+        admin = f"127.0.0.1:{free_port()}"
+        config = json.loads(re.sub(r"(?m)^ *//.*", "", json_blocks()[0]))
+        proxy = self.proxy({**config, "samples": None, "admin_listen": admin}, None, check_books=False)
+        env = {"TRIPSWITCH_PROXY_ADMIN_LISTEN": admin,
+               "TRIPSWITCH_PROXY_TELEMETRY_LISTEN": f"127.0.0.1:{proxy.telemetry_port}"}
+        for command in found:
+            with self.subTest(command):
+                done = self.run_script(command, env)
+                self.assertEqual((done.returncode, done.stderr), (0, ""), done.stdout)
+                self.assertNotEqual(done.stdout, "")
 
     def test_its_curl_commands_get_an_answer(self):
         curl = tool("curl")
