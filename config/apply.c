@@ -9,7 +9,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define LIST_MAX 1024
+#define LIST_MAX           1024
+#define SELECTOR_PAIRS_MAX 20 /* as many as the service keeps of one thing */
 
 /* One text of a value, with its place. */
 struct piece {
@@ -284,6 +285,63 @@ static void apply_map(struct loader *l, const struct config_option *o, void *bas
     strbuf_free(&why);
 }
 
+/* What was said last counts: pairs or plain, whatever a layer below said. */
+static void forget_selector(const struct config_option *o, void *base)
+{
+    if (o->selector)
+        memset((char *)base + o->selector, 0, sizeof(struct name_value_list));
+}
+
+static void forget_plain(const struct config_option *o, void *base)
+{
+    char *none = NULL;
+
+    if (option_is_list(o))
+        set_clear(o, (char *)base + o->offset);
+    else
+        memcpy((char *)base + o->offset, &none, sizeof(none));
+}
+
+/* { "metadata": { "region": "us-east-1" } } */
+static void apply_selector(struct loader *l, const struct config_option *o, void *base,
+                           const cJSON *object)
+{
+    static const struct config_option pairs = { "metadata",
+                                                TYPE_MAP,
+                                                0,
+                                                0,
+                                                SELECTOR_PAIRS_MAX,
+                                                .check = check_field_value,
+                                                .check_name = check_plain };
+    const cJSON *metadata = child_of(object, "metadata");
+    struct config_option row = pairs;
+
+    bool strange = false;
+
+    for (const cJSON *node = object->child; node; node = node->next) {
+        if (strcmp(node->string, "metadata") == 0)
+            continue;
+        strange = true;
+        report_error(&l->report, at_key(node), "unknown key; did you mean \"metadata\"?");
+    }
+    if (strange)
+        return;
+    if (!metadata) {
+        report_error(&l->report, at_node(object), "expected %s, or { \"metadata\": { ... } }",
+                     wanted(o));
+        return;
+    }
+    if (!cJSON_IsObject(metadata) || !metadata->child) {
+        report_error(&l->report, at_node(metadata),
+                     "expected an object with at least one pair: { \"region\": \"us-east-1\" }");
+        return;
+    }
+    forget_plain(o, base);
+    forget_selector(o, base);
+    row.offset = o->selector;
+    apply_map(l, &row, base, metadata);
+}
+
 static void apply_null(struct loader *l, const struct option_table *t,
                        const struct config_option *o, void *base, const cJSON *node)
 {
@@ -305,6 +363,11 @@ static void apply_node(struct loader *l, const struct option_table *t,
     bool list = option_is_list(o);
     struct place_of at = { .node = node };
 
+    if (o->selector && cJSON_IsObject(node)) {
+        apply_selector(l, o, base, node);
+        return;
+    }
+    forget_selector(o, base);
     if (not_yet_refuse_node(l, t, o, node)) {
         mark_bad(l, t, o);
     } else if (cJSON_IsNull(node)) {

@@ -156,6 +156,11 @@ struct route {
     struct match match;
     struct string_list breakers; /* names; "{host}" allowed inside */
     char *router;                /* NULL: no samples; "{host}" allowed inside */
+    /* Selection by metadata: with pairs here the members above are what resolve.h found, none
+     * before it looked. */
+    struct name_value_list breakers_metadata, router_metadata;
+    bool breakers_unresolved, router_unresolved; /* the control plane's list has not come yet */
+    size_t breakers_found, routers_found;        /* how many match; more than are used, perhaps */
     struct metric metrics[MAX_METRICS];
     size_t metric_count;
     /* Global tags merged in, the route's own win.  Values are templates:
@@ -213,12 +218,14 @@ struct breaker_def {
     /* "optimistic" "conservative" "pessimistic"; default "conservative" */
     char *half_open_indeterminate_policy;
     int64_t recovery_allow_rate_ramp_steps; /* 3 */
+    struct name_value_list metadata;        /* what routes may select it by */
 };
 
 struct router_def {
     char *id; /* what samples name */
     char *name;
     struct string_list breakers; /* names of breakers linked to it */
+    struct name_value_list metadata;
 };
 
 struct config {

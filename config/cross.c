@@ -111,7 +111,7 @@ static void warn_unsigned(struct loader *l)
     if (cfg->control.embedded || cfg->ingest_secret)
         return;
     for (size_t i = 0; i < cfg->route_count; i++) {
-        if (cfg->routes[i].router) {
+        if (cfg->routes[i].router || cfg->routes[i].router_metadata.count) {
             report_warning(&l->report, nowhere,
                            "TRIPSWITCH_INGEST_SECRET is not set: samples go unsigned, which "
                            "projects with signed ingest refuse");

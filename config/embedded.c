@@ -184,11 +184,12 @@ static bool has_host(const char *name)
     return strstr(name, "{host}") != NULL;
 }
 
-static void add_fed(struct map *fed, const struct string_list *breakers, const char *router)
+/* tells_host: samples of this router may tell their host, which they do by its id only. */
+static void add_fed(struct map *fed, const struct string_list *breakers, bool tells_host)
 {
-    for (size_t i = 0; router && i < breakers->count; i++) {
+    for (size_t i = 0; i < breakers->count; i++) {
         const char *name = breakers->items[i];
-        if (has_host(router) || !has_host(name)) /* a sample tells its host by its router only */
+        if (tells_host || !has_host(name))
             map_put(fed, name, strlen(name), fed);
     }
 }
@@ -219,10 +220,14 @@ static void warn_all_unfed(struct loader *l, const cJSON *routes)
     struct map *fed = map_new();
     const cJSON *node = routes ? routes->child : NULL;
 
-    for (size_t i = 0; i < cfg->route_count; i++)
-        add_fed(fed, &cfg->routes[i].breakers, cfg->routes[i].router);
+    for (size_t i = 0; i < cfg->route_count; i++) {
+        const struct route *r = &cfg->routes[i];
+        bool selected = r->router_metadata.count > 0; /* which one, the lists will tell */
+        if (r->router || selected)
+            add_fed(fed, &r->breakers, selected || has_host(r->router));
+    }
     for (size_t i = 0; i < cfg->embedded.router_count; i++)
-        add_fed(fed, &cfg->embedded.routers[i].breakers, cfg->embedded.routers[i].id);
+        add_fed(fed, &cfg->embedded.routers[i].breakers, has_host(cfg->embedded.routers[i].id));
     for (size_t i = 0; i < cfg->route_count && node; i++, node = node->next)
         warn_unfed(l, &cfg->routes[i], fed, node);
     map_free(fed);

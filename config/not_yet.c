@@ -17,21 +17,18 @@ struct rule {
 };
 
 static const struct rule rules[] = {
-    { &global_options, "control.state_source", "auto|stream" },
     { &route_options, "tls", "tunnel" },
     { &route_options, "failure.slower_than", "off" },
 };
 
 /* The same for values that are no text: what is refused, and how it is called. */
-enum refused_shape { OBJECT, OBJECT_INSIDE, NOT_EMPTY };
+enum refused_shape { OBJECT_INSIDE, NOT_EMPTY };
 
 static const struct {
     const char *name; /* of a route */
     enum refused_shape shape;
     const char *called;
 } shapes[] = {
-    { "breakers", OBJECT, "selection by metadata" },
-    { "router", OBJECT, "selection by metadata" },
     { "metrics", OBJECT_INSIDE, "a metric from the response" },
     { "failure.headers", NOT_EMPTY, "a rule on response headers" },
     { "failure.body", NOT_EMPTY, "a rule on response bodies" },
@@ -69,8 +66,6 @@ bool not_yet_refuse(struct loader *l, const struct option_table *t, const struct
 /* The node that has the refused shape, or NULL. */
 static const cJSON *find_shape(enum refused_shape shape, const cJSON *node)
 {
-    if (shape == OBJECT)
-        return cJSON_IsObject(node) ? node : NULL;
     if (shape == NOT_EMPTY)
         return (cJSON_IsObject(node) || cJSON_IsArray(node)) && node->child ? node : NULL;
     for (const cJSON *child = cJSON_IsObject(node) ? node->child : NULL; child; child = child->next)

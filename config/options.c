@@ -221,9 +221,10 @@ static const struct config_option route_rows[] = {
       .check = check_field_value, .check_name = check_token,
       .help = "Request headers and the values they must have." },
     { "breakers", TYPE_STRINGS, 0, 0, MAX_BREAKERS, .offset = ROUTE(breakers),
-      .check = check_host_name,
+      .selector = ROUTE(breakers_metadata), .check = check_host_name,
       .help = "Breakers that gate the route; {host} stands for the upstream host." },
-    { "router", TYPE_STRING, OPTION_NULL, .offset = ROUTE(router), .check = check_host_name,
+    { "router", TYPE_STRING, OPTION_NULL, .offset = ROUTE(router),
+      .selector = ROUTE(router_metadata), .check = check_host_name,
       .help = "Router that samples go to; none: no samples." },
     { "metrics", TYPE_METRICS, .offset = 0,
       .help = "Metrics of an attempt: latency, first_byte, connect, request_bytes, response_bytes "
@@ -347,6 +348,8 @@ static const struct config_option breaker_rows[] = {
     { "recovery_allow_rate_ramp_steps", TYPE_INT, 0, 0, 100, .def = "3",
       .offset = DEF(recovery_allow_rate_ramp_steps),
       .help = "Steps of allow_rate from half-open to closed." },
+    { "metadata", TYPE_MAP, 0, 0, 20, .offset = DEF(metadata), .check = check_field_value,
+      .check_name = check_plain, .help = "What routes may select it by." },
 };
 
 static const struct config_option router_rows[] = {
@@ -356,6 +359,9 @@ static const struct config_option router_rows[] = {
       .help = "For people; the id if there is none." },
     { "breakers", TYPE_STRINGS, .offset = offsetof(struct router_def, breakers),
       .check = check_host_name, .help = "Breakers that its samples reach." },
+    { "metadata", TYPE_MAP, 0, 0, 20, .offset = offsetof(struct router_def, metadata),
+      .check = check_field_value, .check_name = check_plain,
+      .help = "What routes may select it by." },
 };
 const struct option_table global_options = { global_rows, ARRAY_LEN(global_rows), "" };
 const struct option_table route_options = { route_rows, ARRAY_LEN(route_rows), "/routes/0" };

@@ -51,6 +51,7 @@ struct config_option {
     const char *choices; /* "open|closed" */
     const char *def;     /* as a flag would say it; NULL: none */
     size_t offset;       /* in the structure of the table */
+    size_t selector; /* 0, or the offset of the pairs that { "metadata": {...} } fills instead */
     int (*check)(struct arena *a, char **text, struct strbuf *why); /* of a string or an item */
     int (*check_name)(struct arena *a, char **text, struct strbuf *why); /* TYPE_MAP */
     const char *help;                                                    /* one sentence */

@@ -243,6 +243,7 @@ static struct route *make_fallback(struct loader *l, const cJSON *defaults)
     r->match = (struct match){ 0 };
     r->index = cfg->route_count;
     r->name = arena_strdup(l->arena, automatic ? "_auto" : "_default");
+    r->breakers_metadata = r->router_metadata = (struct name_value_list){ 0 };
     r->breakers = automatic ? one_string(l, "{host}") : (struct string_list){ 0 };
     r->router = automatic ? arena_strdup(l->arena, "{host}") : NULL;
     if (automatic)

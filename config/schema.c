@@ -159,10 +159,25 @@ static cJSON *default_of(const struct config_option *o)
     return items;
 }
 
+/* { "metadata": { "region": "us-east-1" } } */
+static cJSON *selector(void)
+{
+    cJSON *schema = of_type("object"), *pairs = map_of(of_type("string"));
+
+    cJSON_AddNumberToObject(pairs, "minProperties", 1);
+    cJSON_AddItemToObject(cJSON_AddObjectToObject(schema, "properties"), "metadata", pairs);
+    cJSON_AddItemToArray(cJSON_AddArrayToObject(schema, "required"),
+                         cJSON_CreateString("metadata"));
+    cJSON_AddFalseToObject(schema, "additionalProperties");
+    return schema;
+}
+
 static cJSON *schema_of(const struct config_option *o)
 {
     cJSON *schema = base_schema(o);
 
+    if (o->selector)
+        schema = one_of(schema, selector());
     if (o->flags & OPTION_NULL)
         schema = one_of(schema, of_type("null"));
     cJSON_AddStringToObject(schema, "description", o->help);

@@ -150,12 +150,28 @@ static void write_text(struct json *j, const struct config_option *o, const char
     json_str(j, name, s && o->flags & OPTION_SECRET && strchr(s, '@') ? "***" : s);
 }
 
+/* The pairs that stand for the value; false: there are none. */
+static bool write_selector(struct json *j, const char *name, const struct config_option *o,
+                           const void *base)
+{
+    const struct name_value_list *pairs = (const void *)((const char *)base + o->selector);
+
+    if (!o->selector || !pairs->count)
+        return false;
+    json_open(j, name, '{');
+    write_map(j, "metadata", pairs);
+    json_close(j);
+    return true;
+}
+
 static void write_value(struct json *j, const char *name, const struct config_option *o,
                         const void *base)
 {
     const void *field = (const char *)base + o->offset;
     const struct config *cfg = base;
 
+    if (write_selector(j, name, o, base))
+        return;
     switch (o->type) {
     case TYPE_BOOL:
         json_bool(j, name, *(const bool *)field);

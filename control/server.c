@@ -340,12 +340,15 @@ static void list_etag(const struct server *srv, char *out, size_t size)
              (unsigned long long)st.list_version);
 }
 
-static void metadata_entry(struct json *j, const char *id, const char *name)
+static void metadata_entry(struct json *j, const char *id, const char *name,
+                           const struct name_value_list *metadata)
 {
     json_open(j, NULL, '{');
     json_str(j, "id", id);
     json_str(j, "name", name);
     json_open(j, "metadata", '{');
+    for (size_t i = 0; metadata != NULL && i < metadata->count; i++)
+        json_str(j, metadata->items[i].name, metadata->items[i].value);
     json_close(j);
     json_close(j);
 }
@@ -372,7 +375,7 @@ static void get_breakers(const struct call *c)
     for (size_t i = 0; i < store_breaker_count(c->srv->store); i++) {
         struct store_breaker b = store_breaker_at(c->srv->store, i);
 
-        metadata_entry(&j, b.id, b.name);
+        metadata_entry(&j, b.id, b.name, b.metadata);
     }
     reply_metadata(c, &body, &j);
 }
@@ -388,7 +391,7 @@ static void get_routers(const struct call *c)
     json_str(&j, "project_id", c->srv->keys->project_id);
     json_open(&j, "routers", '[');
     for (size_t pos = 0; store_router_next(c->srv->store, &pos, &id, &name);)
-        metadata_entry(&j, id, name);
+        metadata_entry(&j, id, name, store_router_metadata(c->srv->store, id));
     reply_metadata(c, &body, &j);
 }
 

@@ -19,6 +19,7 @@ struct breaker {
     char *metric;
     struct machine machine;
     int64_t updated_wall_ms;
+    const struct name_value_list *metadata; /* borrowed from the configuration */
     struct router *made_by; /* borrowed: the host's router that brought it; NULL: none did */
     uint64_t epoch;         /* of the last store_configure that wanted it */
 };
@@ -57,6 +58,7 @@ struct store {
     struct map *breakers_by_name;
     struct map *breakers_by_id;
     struct map *routers_by_id;
+    uint64_t metadata_hash; /* of all definitions */
     uint64_t next_id;
     uint64_t auto_live; /* slots of limits.auto_breakers in use */
     int64_t next_eval_ms;
@@ -143,6 +145,7 @@ static struct store_breaker view_of(const struct breaker *b)
         .state = machine_state_name(b->machine.state),
         .allow_rate = machine_allow_rate(&b->machine),
         .updated_wall_ms = b->updated_wall_ms,
+        .metadata = b->metadata,
     };
 }
 
@@ -251,7 +254,8 @@ static struct breaker *want_breaker(struct store *s, const char *name, const cha
                                     struct store_now now)
 {
     const struct breaker_def *def = by_name(s->defs, tmpl);
-    struct machine_rule rule = rule_of(def ? def : &s->cfg->embedded.auto_breaker);
+    const struct breaker_def *ruling = def ? def : &s->cfg->embedded.auto_breaker;
+    struct machine_rule rule = rule_of(ruling);
     struct breaker *b = by_name(s->breakers_by_name, name);
     enum machine_news news = MACHINE_STEPPED;
 
@@ -263,6 +267,7 @@ static struct breaker *want_breaker(struct store *s, const char *name, const cha
         b = make_breaker(s, name, &rule, now);
     b->made_by = NULL;
     b->epoch = s->epoch;
+    b->metadata = &ruling->metadata;
     free(b->metric);
     b->metric = xstrdup(metric_of(s, def, tmpl));
     expect_eval(s, b);
@@ -675,6 +680,27 @@ static size_t max_size(size_t a, size_t b)
     return a > b ? a : b;
 }
 
+static uint64_t hash_pairs(uint64_t hash, const struct name_value_list *pairs)
+{
+    for (size_t i = 0; i < pairs->count; i++)
+        hash = hash * 31 + keyed_hash(pairs->items[i].name, strlen(pairs->items[i].name)) * 7 +
+               keyed_hash(pairs->items[i].value, strlen(pairs->items[i].value));
+    return hash * 31;
+}
+
+/* Clients keep a list until its version changes. */
+static void note_metadata(struct store *s, const struct config *cfg)
+{
+    uint64_t hash = hash_pairs(0, &cfg->embedded.auto_breaker.metadata);
+
+    for (size_t i = 0; i < cfg->embedded.breaker_count; i++)
+        hash = hash_pairs(hash, &cfg->embedded.breakers[i].metadata);
+    for (size_t i = 0; i < cfg->embedded.router_count; i++)
+        hash = hash_pairs(hash, &cfg->embedded.routers[i].metadata);
+    s->status.list_version += hash != s->metadata_hash;
+    s->metadata_hash = hash;
+}
+
 void store_configure(struct store *s, const struct config *cfg, struct store_now now)
 {
     s->cfg = cfg;
@@ -682,6 +708,7 @@ void store_configure(struct store *s, const struct config *cfg, struct store_now
     s->gone_max = max_size(s->gone_max, s->breaker_count);
     s->gone_max = max_size(s->gone_max, (size_t)cfg->limits.auto_breakers);
     build_index(s);
+    note_metadata(s, cfg);
     configure_breakers(s, now);
     configure_routers(s, now);
     configure_hosts(s, now);
@@ -849,6 +876,13 @@ bool store_router_next(const struct store *s, size_t *pos, const char **id, cons
         return true;
     }
     return false;
+}
+
+const struct name_value_list *store_router_metadata(const struct store *s, const char *router_id)
+{
+    const struct router_def *def = by_name(s->router_defs, router_id);
+
+    return def ? &def->metadata : NULL;
 }
 
 bool store_has_router(const struct store *s, const char *router_id)

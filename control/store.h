@@ -25,6 +25,7 @@
 #include <stdint.h>
 
 struct config;
+struct name_value_list;
 struct persist_entry;
 struct store; /* opaque */
 
@@ -44,6 +45,7 @@ struct store_breaker {
     const char *state; /* as on the wire */
     double allow_rate; /* closed 1, open 0 */
     int64_t updated_wall_ms;
+    const struct name_value_list *metadata; /* NULL: none */
 };
 
 struct store_change {
@@ -101,6 +103,7 @@ bool store_unclosed_next(const struct store *s, size_t *pos, struct store_now no
 bool store_gone_next(const struct store *s, size_t *pos, struct store_breaker *out);
 /* The routers; start with *pos = 0, false at the end. */
 bool store_router_next(const struct store *s, size_t *pos, const char **id, const char **name);
+const struct name_value_list *store_router_metadata(const struct store *s, const char *router_id);
 bool store_has_router(const struct store *s, const char *router_id); /* made already, not gone */
 /* The breakers of that router; start with *pos = 0, false at the end. */
 bool store_link_next(const struct store *s, const char *router_id, size_t *pos,

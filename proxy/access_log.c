@@ -72,6 +72,10 @@ static void add_gate(struct json *j, const struct exchange *ex)
 {
     if (ex->route)
         json_str(j, "route", ex->route->cfg->name);
+    if (ex->gate.doubt != DOUBT_NONE)
+        json_str(j, "state_unknown", gate_doubt_name(ex->gate.doubt));
+    else if (ex->gate.unknown_name)
+        json_str(j, "state_unknown", "unknown_name");
     if (!ex->breaker)
         return;
     size_t len;

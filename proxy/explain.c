@@ -150,6 +150,7 @@ static struct gate_result ask_gate(const struct explain_world *w, const struct e
                                             .count = e->breaker_count,
                                             .flags = e->flags,
                                             .fail_closed = e->route->fail_mode == FAIL_CLOSED,
+                                            .unresolved = e->route->breakers_unresolved,
                                             .draw = draw });
 }
 

@@ -3,6 +3,7 @@
 #include "base/base.h"
 #include "base/clock.h"
 #include "base/strbuf.h"
+#include "config/resolve.h"
 #include "proxy/families.h"
 #include "proxy/proxy.h"
 #include "proxy/snapshot.h"
@@ -58,6 +59,12 @@ static void write_points(struct scrape *s, const struct family *f)
         case FROM_SYNC:
             put(s, f, &value,
                 s->p->sync != NULL ? sync_counter(s->p->sync, (enum sync_counter)point->where) : 0);
+            break;
+        case FROM_SELECTORS:
+            put(s, f, &value,
+                s->snap != NULL
+                    ? config_selections(s->snap->cfg, (enum selector_result)point->where)
+                    : 0);
             break;
         case FROM_GET:
             n = point->get(s);

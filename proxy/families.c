@@ -2,6 +2,7 @@
 
 #include "base/base.h"
 #include "base/log.h"
+#include "config/resolve.h"
 #include "proxy/proxy.h"
 #include "proxy/snapshot.h"
 #include "proxy/status.h"
@@ -133,7 +134,20 @@ static double get_fail_open(const struct scrape *s)
 {
     if (s->snap == NULL || s->snap->cfg->fail_mode != FAIL_OPEN)
         return 0;
-    return !flag(s, STATE_SYNCED) || flag(s, STATE_STALE);
+    return !flag(s, STATE_SYNCED) || flag(s, STATE_STALE) ||
+           config_selections(s->snap->cfg, SELECTION_NOT_LOADED) > 0;
+}
+static double get_streaming(const struct scrape *s)
+{
+    return !s->sync.polling;
+}
+static double get_polling(const struct scrape *s)
+{
+    return s->sync.polling;
+}
+static double get_last_poll(const struct scrape *s)
+{
+    return (double)s->sync.last_poll_wall_ms / 1000;
 }
 static double get_last_event(const struct scrape *s)
 {
@@ -388,6 +402,43 @@ static const struct point stream_events[] = {
     SYNC("heartbeat", SYNC_EVENTS_HEARTBEAT), SYNC("unknown", SYNC_EVENTS_UNKNOWN),
     SYNC("invalid", SYNC_EVENTS_INVALID),
 };
+static const struct point state_sources[] = { GET("stream", get_streaming),
+                                              GET("poll", get_polling) };
+static const struct point metadata_syncs[] = {
+    SYNC("ok", SYNC_METADATA_OK),           SYNC("not_modified", SYNC_METADATA_SAME),
+    SYNC("auth", SYNC_METADATA_AUTH),       SYNC("http", SYNC_METADATA_HTTP),
+    SYNC("network", SYNC_METADATA_NETWORK), SYNC("invalid", SYNC_METADATA_INVALID),
+};
+#define SELECTORS(value, result)                                                                   \
+    {                                                                                              \
+        value, FROM_SELECTORS, result, NULL                                                        \
+    }
+static const struct point selectors[] = {
+    SELECTORS("ok", SELECTION_OK),
+    SELECTORS("not_loaded", SELECTION_NOT_LOADED),
+    SELECTORS("no_breaker", SELECTION_NO_BREAKER),
+    SELECTORS("too_many_breakers", SELECTION_TOO_MANY_BREAKERS),
+    SELECTORS("no_router", SELECTION_NO_ROUTER),
+    SELECTORS("several_routers", SELECTION_SEVERAL_ROUTERS),
+};
+static const struct point polls[] = {
+    SYNC("ok", SYNC_POLLS_OK),           SYNC("auth", SYNC_POLLS_AUTH),
+    SYNC("http", SYNC_POLLS_HTTP),       SYNC("network", SYNC_POLLS_NETWORK),
+    SYNC("invalid", SYNC_POLLS_INVALID),
+};
+static const struct point polled_states[] = {
+    SYNC("state", SYNC_POLLED_STATES),
+    SYNC("unknown", SYNC_POLLED_UNKNOWN),
+    SYNC("invalid", SYNC_POLLED_INVALID),
+    SYNC("left_out", SYNC_POLLED_LEFT_OUT),
+};
+static const struct point breakers_gone[] = { SYNC(NULL, SYNC_BREAKERS_GONE) };
+static const struct point without_state[] = {
+    WORKERS("never_synced", doubt_never_synced),
+    WORKERS("not_loaded", doubt_not_loaded),
+    WORKERS("stale", doubt_stale),
+    WORKERS("unknown_name", unknown_breaker_requests_total),
+};
 static const struct point samples_sent[] = { SYNC(NULL, SYNC_SAMPLES_SENT) };
 static const struct point samples_dropped[] = {
     SYNC("buffer_full", SYNC_DROPPED_BUFFER_FULL),
@@ -628,6 +679,42 @@ const struct family families[] = {
     { N("breakers_missing"), GAUGE, "Breakers that routes name and the control plane lacks",
       ONE(get_unknown_names) },
 
+    { N("breakers_gone_total"), COUNTER,
+      "Breakers whose state was forgotten because the control plane has them no more",
+      POINTS(breakers_gone) },
+    { N("requests_without_state_total"),
+      COUNTER,
+      "Requests decided without a breaker's state, by why it was not known",
+      { NAMED("reason") },
+      POINTS(without_state) },
+
+    { N("control_state_source"),
+      GAUGE,
+      "1 for where breaker states come from",
+      { NAMED("source") },
+      POINTS(state_sources) },
+    { N("control_polls_total"),
+      COUNTER,
+      "Polls of breaker states",
+      { NAMED("result") },
+      POINTS(polls) },
+    { N("control_polled_states_total"),
+      COUNTER,
+      "States in the answers to polls; left_out: breakers beyond the limit of one poll",
+      { NAMED("type") },
+      POINTS(polled_states) },
+    { N("control_poll_last_success_timestamp_seconds"), GAUGE,
+      "When a poll last went well; 0: never", ONE(get_last_poll) },
+    { N("metadata_syncs_total"),
+      COUNTER,
+      "Requests for the lists of breakers and routers",
+      { NAMED("result") },
+      POINTS(metadata_syncs) },
+    { N("metadata_selectors"),
+      GAUGE,
+      "Selectors of routes, by what they came to",
+      { NAMED("selection") },
+      POINTS(selectors) },
     { N("control_stream_connected"), GAUGE, "1 while the state stream stands", ONE(get_connected) },
     { N("control_stream_connects_total"),
       COUNTER,

@@ -49,8 +49,8 @@ struct scrape {
 /* Where one number comes from. */
 struct point {
     const char *value; /* of the metric's label; NULL: it has none */
-    enum { FROM_WORKERS, FROM_SYNC, FROM_GET } from;
-    size_t where;                          /* in struct worker_counters; or enum sync_counter */
+    enum { FROM_WORKERS, FROM_SYNC, FROM_SELECTORS, FROM_GET } from;
+    size_t where; /* in struct worker_counters; or enum sync_counter or selector_result */
     double (*get)(const struct scrape *s); /* NaN: no sample */
 };
 

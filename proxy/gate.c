@@ -38,6 +38,33 @@ bool gate_allows(enum gate_verdict v)
     return false;
 }
 
+const char *gate_doubt_name(enum gate_doubt d)
+{
+    switch (d) {
+    case DOUBT_NONE:
+        return "none";
+    case DOUBT_NEVER_SYNCED:
+        return "never_synced";
+    case DOUBT_NOT_LOADED:
+        return "not_loaded";
+    case DOUBT_STALE:
+        return "stale";
+    case DOUBT_COUNT:
+        break;
+    }
+    return "?";
+}
+
+/* Before the first snapshot is whole, what came of it says nothing about the rest. */
+static enum gate_doubt doubt_of(const struct gate_input *in)
+{
+    if (!(in->flags & STATE_SYNCED))
+        return DOUBT_NEVER_SYNCED;
+    if (in->unresolved)
+        return DOUBT_NOT_LOADED;
+    return in->flags & STATE_STALE ? DOUBT_STALE : DOUBT_NONE;
+}
+
 /* What is kept while the breakers of a route are looked at, one after the other. */
 struct look {
     struct gate_result r;
@@ -100,6 +127,7 @@ static bool look_at_state(struct look *l, const struct gate_input *in, unsigned 
 static struct gate_result conclude(struct look *l, const struct gate_input *in)
 {
     if (l->not_known) {
+        l->r.doubt = doubt_of(in);
         l->r.verdict = in->fail_closed ? GATE_DENY_UNKNOWN : GATE_ALLOW_FAIL_OPEN;
         l->r.breaker = l->not_known_at;
         l->r.all_closed = false;
@@ -119,10 +147,10 @@ static struct gate_result conclude(struct look *l, const struct gate_input *in)
 struct gate_result gate_check(const struct gate_input *in)
 {
     struct look l = { .r = { .verdict = GATE_ALLOW, .all_closed = true },
-                      .lowest = BREAKER_RATE_ONE + 1 };
-    /* Before the first snapshot is whole, what came of it says nothing about the rest. */
-    bool known = in->flags & STATE_SYNCED && !(in->flags & STATE_STALE);
-    l.r.bypassed = in->count > 0 && in->flags & STATE_BYPASS;
+                      .lowest = BREAKER_RATE_ONE + 1,
+                      .not_known = in->unresolved };
+    bool known = doubt_of(in) == DOUBT_NONE;
+    l.r.bypassed = (in->count > 0 || in->unresolved) && in->flags & STATE_BYPASS;
     if (l.r.bypassed)
         return l.r;
     for (unsigned i = 0; i < in->count; i++) {

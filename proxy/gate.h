@@ -43,12 +43,24 @@ struct gate_input {
     unsigned flags; /* breakers_flags() */
     bool fail_closed;
     bool ineligible; /* may not probe */
+    bool unresolved; /* which breakers gate the route is not known yet */
     uint32_t draw;   /* uniform over 32 bits; one per request */
 };
+
+/* Why state was not known.  The names are label values: "never_synced", ... */
+enum gate_doubt {
+    DOUBT_NONE,
+    DOUBT_NEVER_SYNCED, /* no snapshot or poll has come since the start */
+    DOUBT_NOT_LOADED,   /* nor has the list that the route selects its breakers from */
+    DOUBT_STALE,
+    DOUBT_COUNT,
+};
+const char *gate_doubt_name(enum gate_doubt d);
 
 struct gate_result {
     enum gate_verdict verdict;
     enum half_open_bound bound; /* of GATE_DENY_HALF_OPEN */
+    enum gate_doubt doubt;      /* with GATE_ALLOW_FAIL_OPEN and GATE_DENY_UNKNOWN */
     unsigned breaker;           /* index of the one that decided; 0 if none did */
     uint32_t half_open_set;     /* BIT(index) of the half-open ones */
     uint32_t overridden;        /* BIT(index) of those an override spoke for */

@@ -90,8 +90,13 @@ void judge_record(struct exchange *ex)
     if (ex->shadow)
         judge_shadow(ex);
     const struct route *r = ex->route->cfg;
-    if (ex->attempt.neutral || !r->router)
+    if (ex->attempt.neutral)
         return;
+    if (!r->router) {
+        if (r->router_metadata.count > 0) /* none matches, or their list has not come */
+            count_add(&ex->w->c.samples_skipped_total_w, r->metric_count);
+        return;
+    }
     /* Bypassed, mode off, or a host past the limit, which has no name to report to. */
     if (ex->ungated || (ex->route->templated && !ex->target->host_id))
         count_add(&ex->w->c.samples_skipped_total_w, r->metric_count);

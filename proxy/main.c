@@ -12,6 +12,7 @@
 #include "base/ring.h"
 #include "base/strbuf.h"
 #include "config/config.h"
+#include "config/resolve.h"
 #include "control/control.h"
 #include "proxy/admin.h"
 #include "proxy/cli.h"
@@ -20,6 +21,7 @@
 #include "proxy/listener.h"
 #include "proxy/probe.h"
 #include "proxy/proxy.h"
+#include "proxy/selection.h"
 #include "proxy/self.h"
 #include "proxy/snapshot.h"
 #include "proxy/switches.h"
@@ -64,6 +66,7 @@ struct runtime {
     struct event *signals[8];
     unsigned signal_count;
     struct event *tick;
+    struct selection selection;
     struct ring *rings[WORKERS_MAX];
     int *listener_fds; /* worker-major; -1: none, or a worker's by now */
     size_t listener_fd_count;
@@ -345,9 +348,11 @@ static void announce(struct runtime *rt)
     strbuf_free(&next);
 }
 
+/* The states are known, and which of them gate which route. */
 static bool synced(const struct runtime *rt)
 {
-    return breakers_flags(rt->proxy.breakers) & STATE_SYNCED;
+    return breakers_flags(rt->proxy.breakers) & STATE_SYNCED &&
+           !config_unresolved(atomic_load(&rt->proxy.snapshot)->cfg);
 }
 
 static void stop(struct runtime *rt, int code)
@@ -408,6 +413,24 @@ static void await_adoption(const struct proxy *p, uint64_t generation)
             sched_yield();
 }
 
+/* Puts a configuration into effect; what it selects is filled in already. */
+static void adopt(struct runtime *rt, struct config *cfg)
+{
+    struct proxy *p = &rt->proxy;
+    enum log_level level;
+    note_restart(rt, cfg);
+    if (log_level_parse(cfg->log_level, &level) == 0)
+        log_set_level(level);
+    struct snapshot *next = snapshot_new(p, cfg);
+    if (p->control)
+        control_reconfigure(p->control, cfg);
+    struct sync_endpoint endpoint = endpoint_of(p, cfg);
+    bool connected = p->control || cfg->control.project_id;
+    sync_reconfigure(p->sync, cfg, connected ? &endpoint : NULL);
+    snapshot_publish(p, next);
+    await_adoption(p, next->generation);
+}
+
 /* -1: the mistakes are in errors, and the running configuration stays. */
 static int reload_into(void *arg, struct strbuf *errors, struct strbuf *warnings)
 {
@@ -421,18 +444,8 @@ static int reload_into(void *arg, struct strbuf *errors, struct strbuf *warnings
         p->reloads_failed++;
     } else {
         log_lines(LOG_WARNING, "config.warning", warnings);
-        note_restart(rt, cfg);
-        enum log_level level;
-        if (log_level_parse(cfg->log_level, &level) == 0)
-            log_set_level(level);
-        struct snapshot *next = snapshot_new(p, cfg);
-        if (p->control)
-            control_reconfigure(p->control, cfg);
-        struct sync_endpoint endpoint = endpoint_of(p, cfg);
-        bool connected = p->control || cfg->control.project_id;
-        sync_reconfigure(p->sync, cfg, connected ? &endpoint : NULL);
-        snapshot_publish(p, next);
-        await_adoption(p, next->generation);
+        selection_apply(&rt->selection, p, cfg, endpoint_of(p, cfg).project_id);
+        adopt(rt, cfg);
         p->last_reload_ok = true;
         p->reloads_ok++;
         p->last_reload_wall_ms = clock_wall_ms();
@@ -449,6 +462,32 @@ static void reload(struct runtime *rt)
     reload_into(rt, &errors, &warnings);
     strbuf_free(&errors);
     strbuf_free(&warnings);
+}
+
+/* A list that routes select from has changed: the same file again.  Nobody asked for it, so it
+ * is not counted; a file that is broken by now changes nothing, and the next reload of one that
+ * is not takes the lists along. */
+static void reselect(struct runtime *rt)
+{
+    struct proxy *p = &rt->proxy;
+    struct config *cfg;
+    struct strbuf errors = STRBUF_INIT, told_already = STRBUF_INIT;
+    if (config_load(&rt->source, &cfg, &errors, &told_already) < 0) {
+        log_lines(LOG_ERROR, "selection.failed", &errors);
+        rt->selection.version = sync_lists_version(p->sync);
+    } else {
+        selection_apply(&rt->selection, p, cfg, endpoint_of(p, cfg).project_id);
+        if (config_same_selection(cfg, atomic_load(&p->snapshot)->cfg)) {
+            config_free(cfg);
+        } else {
+            adopt(rt, cfg);
+            log_event(LOG_INFO, "config", "selection.changed",
+                      "routes follow the breakers and routers that their metadata selects now",
+                      "config_hash", cfg->hash, NULL);
+        }
+    }
+    strbuf_free(&errors);
+    strbuf_free(&told_already);
 }
 
 /* ---- Signals, drain ---- */
@@ -527,6 +566,8 @@ static void on_tick(evutil_socket_t fd, short what, void *arg)
     struct runtime *rt = arg;
     check_started(rt);
     check_drained(rt);
+    if (selection_is_due(&rt->selection, &rt->proxy))
+        reselect(rt);
     bool retired = snapshot_reap(&rt->proxy);
     int64_t now_ms = clock_mono_ms();
     if (now_ms - rt->secrets_checked_ms >= SECRETS_CHECK_MS) {
@@ -557,6 +598,7 @@ static int set_up(struct runtime *rt, struct config *cfg)
     p->last_reload_ok = true;
     p->last_reload_wall_ms = p->start_wall_ms;
     raise_descriptor_limit(p, cfg);
+    selection_apply(&rt->selection, p, cfg, NULL);
     snapshot_publish(p, snapshot_new(p, cfg));
     rt->base = event_base_new();
     rt->telemetry = telemetry_new(p, rt->base);

@@ -149,6 +149,9 @@ struct histogram { /* upper bounds are the exposition's; the last bucket is +Inf
 #define WORKER_LABELLED_COUNTERS(X) \
     X(client_connections_total_http) \
     X(client_connections_total_transparent) \
+    X(doubt_never_synced) \
+    X(doubt_not_loaded) \
+    X(doubt_stale) \
     X(samples_ring_full_values_total) \
     X(samples_skipped_total_w) \
     X(dns_lookups_ok) \

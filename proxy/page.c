@@ -3,6 +3,7 @@
 #include "base/base.h"
 #include "base/clock.h"
 #include "base/strbuf.h"
+#include "config/resolve.h"
 #include "proxy/proxy.h"
 #include "proxy/snapshot.h"
 #include "proxy/status.h"
@@ -156,8 +157,12 @@ static void write_banner(struct strbuf *out, const struct facts *f)
         strbuf_adds(&amber, "; breaker states are not known yet");
     else if (f->flags & STATE_STALE)
         strbuf_adds(&amber, "; breaker states are stale");
-    else if (!(f->flags & STATE_CONNECTED))
+    else if (!(f->flags & STATE_CONNECTED) && !f->sync.polling)
         strbuf_adds(&amber, "; the state stream is down");
+    else if (f->sync.polling && f->cfg != NULL && f->cfg->control.state_source != SOURCE_POLL)
+        strbuf_adds(&amber, "; the state stream is down, states are polled");
+    if (f->cfg != NULL && config_unresolved(f->cfg))
+        strbuf_adds(&amber, "; routes wait for the metadata that they select by");
     if (!f->p->last_reload_ok && f->p->reloads_ok + f->p->reloads_failed > 0)
         strbuf_adds(&amber, "; the last reload was refused");
     if (f->p->restart_required)

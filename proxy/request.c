@@ -20,6 +20,25 @@ static void count_decision(struct exchange *ex, uint32_t breaker, enum decision 
     COUNT(ex->w->c.decisions[slot][d]);
 }
 
+/* The reasons of requests_without_state_total. */
+static void count_doubt(struct exchange *ex)
+{
+    switch (ex->gate.doubt) {
+    case DOUBT_NEVER_SYNCED:
+        COUNT(ex->w->c.doubt_never_synced);
+        break;
+    case DOUBT_NOT_LOADED:
+        COUNT(ex->w->c.doubt_not_loaded);
+        break;
+    case DOUBT_STALE:
+        COUNT(ex->w->c.doubt_stale);
+        break;
+    case DOUBT_NONE:
+    case DOUBT_COUNT:
+        break;
+    }
+}
+
 static void count_allowed(struct exchange *ex, const uint32_t *ids, unsigned count)
 {
     enum decision d = ex->verdict == GATE_ALLOW_FAIL_OPEN ? DECISION_FAIL_OPEN : DECISION_ALLOW;
@@ -81,8 +100,12 @@ static void refuse(struct exchange *ex)
     const struct route *r = ex->route->cfg;
     const struct breakers *breakers = ex->w->proxy->breakers;
     const struct refusal *how = &refusals[ex->verdict];
-    size_t len;
-    const char *name = breakers_name(breakers, ex->breaker, &len);
+    size_t len = 0;
+    const char *name = ex->breaker ? breakers_name(breakers, ex->breaker, &len) : NULL;
+    if (!name) {
+        name = "selected-by-metadata"; /* which one it would be nobody knows yet */
+        len = strlen(name);
+    }
     const char *body = r->reject.body, *type = r->reject.content_type;
     const char *reason =
         ex->verdict == GATE_DENY_OVERRIDE
@@ -200,6 +223,7 @@ static void ask_gate(struct exchange *ex, struct slice method, const uint32_t *i
                              .ineligible =
                                  bounds->any && !probe_eligible(bounds, method.p, method.len,
                                                                 request_body_bytes(ex)),
+                             .unresolved = ex->route->unresolved,
                              .draw = prng_u32(&ex->w->prng) };
     for (unsigned i = 0; i < count; i++)
         words[i] = breakers_load(b, ids[i]);
@@ -213,7 +237,8 @@ static void ask_gate(struct exchange *ex, struct slice method, const uint32_t *i
     ex->bypassed = ex->gate.bypassed;
     if (ex->bypassed)
         return;
-    ex->breaker = ids[ex->gate.breaker];
+    ex->breaker = count > 0 ? ids[ex->gate.breaker] : 0;
+    count_doubt(ex);
     if (ex->verdict == GATE_ALLOW && ex->gate.half_open && bounds->any)
         take_probe(ex, ids, count);
 }
@@ -236,7 +261,7 @@ static bool pass_gate(struct exchange *ex, struct slice method)
     unsigned count = 0;
     const uint32_t *ids =
         covered ? NULL : target_breakers(ex->target, ex->w, ex->snap, ex->route, &count);
-    if (!ids || count == 0)
+    if (covered || (count == 0 && !ex->route->unresolved))
         return true;
     ask_gate(ex, method, ids, count);
     if (ex->bypassed)

@@ -51,7 +51,8 @@ static void go_live(struct proxy *p, struct live_route *lr, const struct route *
     *lr = (struct live_route){ .cfg = r,
                                .slot = route_slot(p, r->name),
                                .templated = is_templated(r),
-                               .gates = r->breakers.count > 0,
+                               .gates = r->breakers.count > 0 || r->breakers_unresolved,
+                               .unresolved = r->breakers_unresolved,
                                .breaker_count = (unsigned)r->breakers.count,
                                .probe = probe_limits_of(r) };
     if (lr->templated)

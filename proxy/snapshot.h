@@ -23,7 +23,8 @@ struct live_route {
     const struct route *cfg;
     unsigned slot;                   /* in worker_counters.routes */
     bool templated;                  /* a breaker name, the router or a tag holds "{host}" */
-    bool gates;                      /* names at least one breaker */
+    bool gates;                      /* names at least one breaker, or will */
+    bool unresolved;                 /* its breakers are selected from a list yet to come */
     uint32_t breakers[MAX_BREAKERS]; /* interned; valid unless templated */
     unsigned breaker_count;
     struct probe_limits probe; /* while a breaker is half-open */

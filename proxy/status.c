@@ -3,6 +3,7 @@
 #include "base/base.h"
 #include "base/clock.h"
 #include "base/strbuf.h"
+#include "config/resolve.h"
 #include "control/control.h"
 #include "proxy/procstat.h"
 #include "proxy/proxy.h"
@@ -276,6 +277,96 @@ static void write_embedded(struct json *j, const struct control *c, const struct
     json_close(j);
 }
 
+static const char *source_name(enum state_source s)
+{
+    switch (s) {
+    case SOURCE_STREAM:
+        return "stream";
+    case SOURCE_POLL:
+        return "poll";
+    case SOURCE_AUTO:
+        return "auto";
+    }
+    return "?";
+}
+
+struct result_count {
+    const char *result;
+    enum sync_counter counter;
+};
+
+static const struct result_count poll_results[] = {
+    { "ok", SYNC_POLLS_OK },           { "auth", SYNC_POLLS_AUTH },
+    { "http", SYNC_POLLS_HTTP },       { "network", SYNC_POLLS_NETWORK },
+    { "invalid", SYNC_POLLS_INVALID },
+};
+static const struct result_count metadata_results[] = {
+    { "ok", SYNC_METADATA_OK },           { "not_modified", SYNC_METADATA_SAME },
+    { "auth", SYNC_METADATA_AUTH },       { "http", SYNC_METADATA_HTTP },
+    { "network", SYNC_METADATA_NETWORK }, { "invalid", SYNC_METADATA_INVALID },
+};
+
+static void write_by_result(struct json *j, const char *name, const struct proxy *p,
+                            const struct result_count *results, size_t count)
+{
+    json_open(j, name, '{');
+    for (size_t i = 0; i < count; i++)
+        json_u64(j, results[i].result, of_sync(p, results[i].counter));
+    json_close(j);
+}
+
+static void json_listed(struct json *j, const char *name, int64_t count)
+{
+    if (count < 0)
+        json_null(j, name);
+    else
+        json_int(j, name, count);
+}
+
+static void write_metadata(struct json *j, const struct proxy *p, const struct config *cfg,
+                           const struct sync_gauges *g)
+{
+    json_open(j, "metadata", '{');
+    json_listed(j, "breakers", g->listed_breakers);
+    json_listed(j, "routers", g->listed_routers);
+    json_time(j, "last", g->last_metadata_wall_ms);
+    write_by_result(j, "syncs", p, metadata_results, ARRAY_LEN(metadata_results));
+    json_open(j, "selectors", '{');
+    for (unsigned i = 0; cfg != NULL && i < SELECTION_COUNT; i++)
+        json_u64(j, selection_name((enum selector_result)i),
+                 config_selections(cfg, (enum selector_result)i));
+    json_close(j);
+    json_close(j);
+}
+
+/* What each selector came to; routes without one are not listed. */
+static void write_selected(struct json *j, const struct config *cfg)
+{
+    json_open(j, "selected", '[');
+    for (size_t i = 0; cfg != NULL && i < cfg->route_count; i++) {
+        const struct route *r = &cfg->routes[i];
+        if (r->breakers_metadata.count + r->router_metadata.count == 0)
+            continue;
+        json_open(j, NULL, '{');
+        json_str(j, "route", r->name);
+        if (r->breakers_metadata.count > 0) {
+            json_bool(j, "breakers_loaded", !r->breakers_unresolved);
+            json_u64(j, "breakers_found", r->breakers_found);
+            json_open(j, "breakers", '[');
+            for (size_t k = 0; k < r->breakers.count; k++)
+                json_str(j, NULL, r->breakers.items[k]);
+            json_close(j);
+        }
+        if (r->router_metadata.count > 0) {
+            json_bool(j, "router_loaded", !r->router_unresolved);
+            json_u64(j, "routers_found", r->routers_found);
+            json_str(j, "router", r->router);
+        }
+        json_close(j);
+    }
+    json_close(j);
+}
+
 static void write_control(struct json *j, const struct proxy *p, const struct config *cfg,
                           const struct sync_gauges *g)
 {
@@ -295,6 +386,12 @@ static void write_control(struct json *j, const struct proxy *p, const struct co
     json_time(j, "last_event", g->last_event_wall_ms);
     json_u64(j, "reconnects", g->reconnects);
     json_u64(j, "missing_breakers", g->unknown_names);
+    json_str(j, "state_source", cfg != NULL ? source_name(cfg->control.state_source) : NULL);
+    json_str(j, "states_from", g->polling ? "poll" : "stream");
+    json_time(j, "last_poll", g->last_poll_wall_ms);
+    write_by_result(j, "polls", p, poll_results, ARRAY_LEN(poll_results));
+    write_metadata(j, p, cfg, g);
+    json_u64(j, "breakers_gone", of_sync(p, SYNC_BREAKERS_GONE));
     json_str(j, "last_error", g->last_error[0] != '\0' ? g->last_error : NULL);
     if (p->control != NULL)
         write_embedded(j, p->control, cfg);
@@ -524,6 +621,7 @@ void status_write(const struct proxy *p, struct strbuf *out)
     write_connections(&j, p);
     write_workers(&j, p);
     write_routes(&j, p);
+    write_selected(&j, cfg);
     write_process(&j);
     json_close(&j);
 }

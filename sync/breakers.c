@@ -89,14 +89,14 @@ uint32_t breakers_intern(struct breakers *b, const char *name, size_t len)
     return id;
 }
 
-const char *breakers_name(const struct breakers *b, uint32_t id, size_t *len)
-{
-    return intern_name(b->names, id, len);
-}
-
 uint32_t breakers_find(const struct breakers *b, const char *name, size_t len)
 {
     return intern_find(b->names, name, len);
+}
+
+const char *breakers_name(const struct breakers *b, uint32_t id, size_t *len)
+{
+    return intern_name(b->names, id, len);
 }
 
 uint32_t breakers_count(const struct breakers *b)

@@ -73,9 +73,9 @@ static inline unsigned breaker_local_reason(uint64_t word)
 
 /* Bits of the flags word. */
 enum {
-    STATE_SYNCED = 1u << 0,    /* the snapshot has arrived at least once */
-    STATE_STALE = 1u << 1,     /* the stream has been lost for state_max_age */
-    STATE_CONNECTED = 1u << 2, /* the stream stands now */
+    STATE_SYNCED = 1u << 0,    /* a snapshot or a whole poll has arrived at least once */
+    STATE_STALE = 1u << 1,     /* neither stream nor polls have delivered for state_max_age */
+    STATE_CONNECTED = 1u << 2, /* the stream stands now; clear while states come from polls */
     STATE_BYPASS = 1u << 3,    /* main: gate nothing */
     STATE_OVERRIDES = 1u << 4, /* main: some local word is not 0 */
 };
@@ -88,9 +88,8 @@ void breakers_free(struct breakers *b);
 /* Takes a mutex: at load, at a state event, at a worker's first sight of a templated
  * name.  0: the table is full (counted). */
 uint32_t breakers_intern(struct breakers *b, const char *name, size_t len);
+uint32_t breakers_find(const struct breakers *b, const char *name, size_t len); /* 0: absent */
 const char *breakers_name(const struct breakers *b, uint32_t id, size_t *len);
-uint32_t breakers_find(const struct breakers *b, const char *name,
-                       size_t len);                /* 0: nobody named it */
 uint32_t breakers_count(const struct breakers *b); /* highest id; ids run from 1 */
 uint64_t breakers_table_full(const struct breakers *b);
 

@@ -2,6 +2,7 @@
 #include "base/base.h"
 #include "base/log.h"
 #include "base/strbuf.h"
+#include "config/catalog.h"
 #include "config/config.h"
 #include "sync/breakers.h"
 #include "sync/state_event.h"
@@ -28,15 +29,21 @@ struct known {
     bool trusted; /* this connection's snapshot is complete */
     bool synced;  /* one was, at some time */
     bool stale;
+    bool poll_ok;      /* the last poll went well, and polls are still made */
+    bool must_compare; /* this connection's snapshot with what was known before it */
+    bool wants_list;
+    int64_t polled_ms;    /* the last poll that went well */
     int64_t connected_ms; /* valid while connected */
     int64_t event_ms;     /* last event of this connection, or its start */
-    int64_t lost_ms;      /* when a trusted connection was lost; valid while synced, not trusted */
+    int64_t lost_ms;      /* when a trusted connection was last lost; 0: never */
     size_t pending;       /* used names not seen on this connection */
     uint64_t cached;
     uint64_t missing;
     uint64_t warned; /* what the last warning about missing names listed */
     uint8_t is_used[BREAKERS_CAPACITY / 8];
-    uint8_t is_seen[BREAKERS_CAPACITY / 8]; /* on this connection */
+    uint8_t is_seen[BREAKERS_CAPACITY / 8];   /* on this connection */
+    uint8_t is_heard[BREAKERS_CAPACITY / 8];  /* since the list was asked for */
+    uint8_t is_listed[BREAKERS_CAPACITY / 8]; /* in the last list */
 
     int64_t lines_ms; /* start of the second that `lines` counts */
     unsigned lines;
@@ -56,6 +63,11 @@ static bool has_bit(const uint8_t *bits, uint32_t id)
 static void set_bit(uint8_t *bits, uint32_t id)
 {
     bits[id / 8] = (uint8_t)(bits[id / 8] | 1u << (id % 8));
+}
+
+static void clear_bit(uint8_t *bits, uint32_t id)
+{
+    bits[id / 8] = (uint8_t)(bits[id / 8] & ~(1u << (id % 8)));
 }
 
 static void count(struct known *k, enum sync_counter c)
@@ -136,17 +148,23 @@ static void count_pending(struct known *k)
         k->pending += !has_bit(k->is_seen, k->used[i]);
 }
 
-static void trust(struct known *k)
+/* What the slots say is the state of now. */
+static void refresh(struct known *k)
 {
-    if (k->trusted)
-        return;
-    k->trusted = true;
     if (k->stale && k->stale_told)
         log_event(LOG_INFO, "sync", "state.fresh", "breaker states are up to date again", NULL);
     k->synced = true;
     k->stale = false;
     breakers_set_flags(k->breakers, STATE_SYNCED, STATE_STALE);
     look_for_missing(k);
+}
+
+static void trust(struct known *k)
+{
+    if (k->trusted)
+        return;
+    k->trusted = true;
+    refresh(k);
 }
 
 /* Every name the routes use has been seen; without any fixed name there is nothing to
@@ -183,6 +201,10 @@ void known_forget(struct known *k, int64_t wall_ms)
             breakers_store(k->breakers, id, BREAKER_UNKNOWN, 0, false, wall_ms);
     }
     breakers_set_flags(k->breakers, 0, STATE_SYNCED | STATE_STALE);
+    memset(k->is_listed, 0, sizeof(k->is_listed));
+    k->poll_ok = false;
+    k->must_compare = false;
+    k->wants_list = false;
     k->synced = false;
     k->trusted = false;
     k->stale = false;
@@ -196,6 +218,7 @@ void known_connected(struct known *k, int64_t now_ms)
     k->connected = true;
     k->connected_ms = now_ms;
     k->event_ms = now_ms;
+    k->must_compare = k->cached > 0;
     memset(k->is_seen, 0, sizeof(k->is_seen));
     count_pending(k);
     breakers_set_flags(k->breakers, STATE_CONNECTED, 0);
@@ -210,6 +233,7 @@ void known_lost(struct known *k, int64_t now_ms)
     if (k->trusted)
         k->lost_ms = now_ms;
     k->connected = false;
+    k->must_compare = false;
     k->trusted = false;
     breakers_set_flags(k->breakers, 0, STATE_CONNECTED);
     known_tick(k, now_ms);
@@ -232,7 +256,7 @@ static bool line_allowed(struct known *k, int64_t now_ms)
 
 /* A transition, or a step of a half-open breaker's ramp. */
 static void log_change(struct known *k, const struct state_event *ev, enum breaker_state from,
-                       int64_t now_ms)
+                       const char *source, int64_t now_ms)
 {
     bool step = from == ev->state;
     enum log_level level = step || k->server_logs ? LOG_DEBUG : LOG_INFO;
@@ -254,11 +278,11 @@ static void log_change(struct known *k, const struct state_event *ev, enum break
     snprintf(msg, sizeof(msg), "breaker %s is %s", ev->breaker, breaker_state_name(ev->state));
     if (step)
         log_event(level, "sync", "breaker.allow_rate", msg, "breaker", ev->breaker, "state",
-                  breaker_state_name(ev->state), "allow_rate", rate, "source", "stream", NULL);
+                  breaker_state_name(ev->state), "allow_rate", rate, "source", source, NULL);
     else
         log_event(level, "sync", "breaker.transition", msg, "breaker", ev->breaker, "from",
                   breaker_state_name(from), "to", breaker_state_name(ev->state), "allow_rate", rate,
-                  "source", "stream", NULL);
+                  "source", source, NULL);
 }
 
 /* A used name was seen: one less to wait for, and perhaps no longer missing.  True: for the
@@ -276,24 +300,39 @@ static bool mark_seen(struct known *k, uint32_t id, enum breaker_state before)
     return true;
 }
 
-static enum known_result store(struct known *k, const struct state_event *ev, int64_t now_ms,
-                               int64_t wall_ms)
+/* The slot of that name; 0: the table is full. */
+static uint32_t slot_of(struct known *k, const struct state_event *ev, int64_t now_ms)
 {
     uint32_t id = breakers_intern(k->breakers, ev->breaker, ev->breaker_len);
-    if (id == 0) {
-        uint64_t suppressed;
-        if (log_limit_pass(&k->full_lines, now_ms, MINUTE_MS, &suppressed))
-            log_event(LOG_WARNING, "sync", "breakers.table_full",
-                      "the table of breaker names is full; further breakers let everything pass",
-                      NULL);
-        return KNOWN_SAME;
-    }
+    uint64_t suppressed;
+    if (id == 0 && log_limit_pass(&k->full_lines, now_ms, MINUTE_MS, &suppressed))
+        log_event(LOG_WARNING, "sync", "breakers.table_full",
+                  "the table of breaker names is full; further breakers let everything pass", NULL);
+    return id;
+}
+
+/* True if state or rate differ from before. */
+static bool store(struct known *k, uint32_t id, const struct state_event *ev, const char *source,
+                  int64_t now_ms, int64_t wall_ms)
+{
     enum breaker_state from = state_of(k, id);
     bool news = breakers_store(k->breakers, id, ev->state, breaker_rate_from_double(ev->allow_rate),
                                ev->rate_null, wall_ms);
     k->cached += from == BREAKER_UNKNOWN;
+    set_bit(k->is_heard, id);
     if (news)
-        log_change(k, ev, from, now_ms);
+        log_change(k, ev, from, source, now_ms);
+    return news;
+}
+
+static enum known_result take_event(struct known *k, const struct state_event *ev, int64_t now_ms,
+                                    int64_t wall_ms)
+{
+    uint32_t id = slot_of(k, ev, now_ms);
+    if (id == 0)
+        return KNOWN_SAME;
+    enum breaker_state from = state_of(k, id);
+    bool news = store(k, id, ev, "stream", now_ms, wall_ms);
     bool first = mark_seen(k, id, from);
     return news || first ? KNOWN_NEWS : KNOWN_SAME;
 }
@@ -306,7 +345,7 @@ static void log_skipped(struct known *k, const char *reason, int64_t now_ms)
     char more[24];
     snprintf(more, sizeof(more), "%" PRIu64, suppressed);
     log_event(LOG_WARNING, "sync", "stream.event_skipped",
-              "the stream sent an event that makes no sense; it is skipped", "reason", reason,
+              "the control plane sent a state that makes no sense; it is skipped", "reason", reason,
               "suppressed", more, NULL);
 }
 
@@ -323,7 +362,7 @@ enum known_result known_event(struct known *k, const char *json, size_t len, int
         return unknown ? KNOWN_UNKNOWN : KNOWN_INVALID;
     }
     count(k, k->trusted ? SYNC_EVENTS_STATE : SYNC_EVENTS_SNAPSHOT);
-    enum known_result result = store(k, &ev, now_ms, wall_ms);
+    enum known_result result = take_event(k, &ev, now_ms, wall_ms);
     trust_if_complete(k);
     return result;
 }
@@ -341,11 +380,116 @@ void known_comment(struct known *k)
         trust(k);
 }
 
+/* -- polls ---------------------------------------------------------------------------- */
+
+void known_polled(struct known *k, enum state_event_result r, const struct state_event *ev,
+                  int64_t now_ms, int64_t wall_ms)
+{
+    if (r != STATE_EVENT_OK) {
+        count(k, r == STATE_EVENT_STATE ? SYNC_POLLED_UNKNOWN : SYNC_POLLED_INVALID);
+        log_skipped(k, state_event_result_text(r), now_ms);
+        return;
+    }
+    count(k, SYNC_POLLED_STATES);
+    uint32_t id = slot_of(k, ev, now_ms);
+    if (id != 0)
+        store(k, id, ev, "poll", now_ms, wall_ms);
+}
+
+void known_poll_ended(struct known *k, bool ok, int64_t now_ms)
+{
+    k->poll_ok = ok;
+    if (ok) {
+        k->polled_ms = now_ms;
+        refresh(k);
+    }
+    known_tick(k, now_ms);
+}
+
+void known_poll_stopped(struct known *k, int64_t now_ms)
+{
+    k->poll_ok = false;
+    known_tick(k, now_ms);
+}
+
+bool known_polls(const struct known *k, const char *name)
+{
+    uint32_t id = k->templated ? 0 : breakers_find(k->breakers, name, strlen(name));
+    return k->templated || (id != 0 && has_bit(k->is_used, id));
+}
+
+/* -- the list -------------------------------------------------------------------------- */
+
+void known_list_asked(struct known *k)
+{
+    memset(k->is_heard, 0, sizeof(k->is_heard));
+}
+
+static void take_back(struct known *k, uint32_t id, int64_t now_ms, int64_t wall_ms)
+{
+    if (line_allowed(k, now_ms))
+        log_event(LOG_INFO, "sync", "breaker.gone",
+                  "the control plane has this breaker no more; it lets everything pass", "breaker",
+                  breakers_name(k->breakers, id, NULL), NULL);
+    breakers_store(k->breakers, id, BREAKER_UNKNOWN, 0, false, wall_ms);
+    k->cached--;
+    count(k, SYNC_BREAKERS_GONE);
+    if (!has_bit(k->is_seen, id))
+        return;
+    clear_bit(k->is_seen, id);
+    k->pending += has_bit(k->is_used, id);
+}
+
+void known_listed(struct known *k, const struct catalog *list, int64_t now_ms, int64_t wall_ms)
+{
+    uint8_t *now_listed = xcalloc(sizeof(k->is_listed), 1);
+    uint64_t before = k->cached;
+    for (size_t i = 0; i < list->count; i++) {
+        const char *name = list->items[i].name;
+        uint32_t id = breakers_find(k->breakers, name, strlen(name));
+        if (id != 0)
+            set_bit(now_listed, id);
+    }
+    for (uint32_t id = 1; id <= breakers_count(k->breakers); id++) {
+        bool was_listed = has_bit(k->is_listed, id);
+        if (state_of(k, id) == BREAKER_UNKNOWN || has_bit(now_listed, id) ||
+            has_bit(k->is_heard, id) || (has_bit(k->is_seen, id) && !was_listed))
+            continue;
+        take_back(k, id, now_ms, wall_ms);
+    }
+    memcpy(k->is_listed, now_listed, sizeof(k->is_listed));
+    free(now_listed);
+    if (k->cached != before)
+        look_for_missing(k);
+}
+
+bool known_wants_list(struct known *k)
+{
+    bool wants = k->wants_list;
+    k->wants_list = false;
+    return wants;
+}
+
+static void compare_snapshot(struct known *k)
+{
+    k->must_compare = false;
+    for (uint32_t id = 1; id <= breakers_count(k->breakers) && !k->wants_list; id++)
+        k->wants_list = state_of(k, id) != BREAKER_UNKNOWN && !has_bit(k->is_seen, id);
+}
+
+static int64_t compare_at_ms(const struct known *k)
+{
+    return k->must_compare ? k->connected_ms + KNOWN_SETTLE_MS : INT64_MAX;
+}
+
+/* -- time ------------------------------------------------------------------------------ */
+
 static int64_t stale_at_ms(const struct known *k)
 {
-    if (!k->synced || k->trusted || k->stale || k->state_max_age_ms == OFF)
+    if (!k->synced || k->trusted || k->poll_ok || k->stale || k->state_max_age_ms == OFF)
         return INT64_MAX;
-    return k->lost_ms + k->state_max_age_ms;
+    int64_t last_ms = k->lost_ms > k->polled_ms ? k->lost_ms : k->polled_ms;
+    return last_ms + k->state_max_age_ms;
 }
 
 static int64_t synced_at_ms(const struct known *k)
@@ -361,6 +505,8 @@ void known_tick(struct known *k, int64_t now_ms)
 {
     if (now_ms >= synced_at_ms(k))
         trust(k);
+    if (now_ms >= compare_at_ms(k))
+        compare_snapshot(k);
     if (now_ms < stale_at_ms(k))
         return;
     k->stale = true;
@@ -378,7 +524,14 @@ int64_t known_next_ms(const struct known *k)
 {
     int64_t stale = stale_at_ms(k);
     int64_t synced = synced_at_ms(k);
-    return stale < synced ? stale : synced;
+    int64_t compare = compare_at_ms(k);
+    int64_t next = stale < synced ? stale : synced;
+    return next < compare ? next : compare;
+}
+
+bool known_trusted(const struct known *k)
+{
+    return k->trusted;
 }
 
 uint64_t known_cached(const struct known *k)

@@ -1,19 +1,21 @@
 /*
  * known.h - how far the breaker table can be trusted (DESIGN "Known state").
  *
- * Turns the stream's events into slots and flags: synced, connected, stale; tells
- * which names the routes use and the server lacks.  A breaker that is absent from a
- * later snapshot keeps its last state: the protocol has no removal message.  Pure but
- * for log lines.
+ * Turns the stream's events and polled states into slots and flags: synced, connected,
+ * stale; tells which names the routes use and the server lacks.  The protocol has no
+ * removal message: a breaker is gone once the metadata list lacks it, see known_listed().
+ * Pure but for log lines.
  */
 #ifndef SYNC_KNOWN_H
 #define SYNC_KNOWN_H
+#include "sync/state_event.h"
 #include <stdatomic.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
 struct breakers;
+struct catalog;
 
 #define KNOWN_QUIET_MS  250  /* no event for this long: the snapshot is complete */
 #define KNOWN_SETTLE_MS 5000 /* a stream that never falls quiet counts as synced after this */
@@ -49,9 +51,29 @@ enum known_result known_event(struct known *k, const char *json, size_t len, int
                               int64_t wall_ms);
 void known_too_long(struct known *k, int64_t now_ms); /* an event that sse.h skipped */
 void known_comment(struct known *k);
+
+/* Polling: the states of one poll, then how it ended.  While the last one went well nothing is
+ * stale, however long ago it was. */
+void known_polled(struct known *k, enum state_event_result r, const struct state_event *ev,
+                  int64_t now_ms, int64_t wall_ms);
+void known_poll_ended(struct known *k, bool ok, int64_t now_ms);
+void known_poll_stopped(struct known *k, int64_t now_ms);  /* polls are no source any more */
+bool known_polls(const struct known *k, const char *name); /* routes use it, or may */
+
+/*
+ * The metadata list: asked for, and come.  A breaker returns to unknown when it is not in the
+ * list, nothing was heard of it since the list was asked for, and it was in the list before, or
+ * was not in this connection's snapshot.
+ */
+void known_list_asked(struct known *k);
+void known_listed(struct known *k, const struct catalog *list, int64_t now_ms, int64_t wall_ms);
+/* Once after a reconnection whose snapshot lacks a breaker that was known: look at the list. */
+bool known_wants_list(struct known *k);
+
 void known_tick(struct known *k, int64_t now_ms); /* when known_next_ms() has come */
 int64_t known_next_ms(const struct known *k);     /* INT64_MAX: nothing to wait for */
 
+bool known_trusted(const struct known *k);     /* the standing connection's snapshot is complete */
 uint64_t known_cached(const struct known *k);  /* breakers that the server named */
 uint64_t known_missing(const struct known *k); /* used names the server lacks; 0 before sync */
 

@@ -2,6 +2,7 @@
 #include "base/base.h"
 #include "base/strbuf.h"
 #include "config/config.h"
+#include "config/resolve.h"
 #include "sync/breakers.h"
 #include "sync/sync.h"
 #include <ctype.h>
@@ -44,8 +45,12 @@ static void set_urls(struct settings *s, const struct sync_endpoint *e)
     strbuf_adds(&url, "/v1/projects/");
     add_escaped(&url, e->project_id);
     s->project_url = strbuf_take(&url);
+    s->project_id = xstrdup(e->project_id);
     s->stream_url = joined(s->project_url, "/breakers/state:stream");
     s->ingest_url = joined(s->project_url, "/ingest");
+    s->breakers_url = joined(s->project_url, "/breakers/metadata");
+    s->routers_url = joined(s->project_url, "/routers/metadata");
+    s->batch_url = joined(s->project_url, "/breakers/state:batch");
 }
 
 static int set_endpoint(struct settings *s, const struct config *cfg, const struct sync_endpoint *e,
@@ -156,6 +161,10 @@ int settings_new(struct settings **out, const struct config *cfg,
     }
     set_known(s, cfg, b);
     set_report(s, cfg);
+    s->source = (struct source_options){ cfg->control.state_source, cfg->control.poll_interval_ms };
+    s->metadata_interval_ms = cfg->control.metadata_interval_ms;
+    s->selects_breakers = config_selects_breakers(cfg);
+    s->selects_router = config_selects_router(cfg);
     *out = s;
     return 0;
 }
@@ -167,8 +176,12 @@ void settings_free(struct settings *s)
     if (s->authorization)
         OPENSSL_cleanse(s->authorization, strlen(s->authorization));
     free(s->project_url);
+    free(s->project_id);
     free(s->stream_url);
     free(s->ingest_url);
+    free(s->breakers_url);
+    free(s->routers_url);
+    free(s->batch_url);
     free(s->authorization);
     free(s->abstract_socket);
     if (s->proxy) /* may hold a password */
@@ -194,5 +207,6 @@ bool settings_same_stream(const struct settings *a, const struct settings *b)
 {
     return settings_same_project(a, b) && a->peer_pid == b->peer_pid &&
            same(a->authorization, b->authorization) && same(a->proxy, b->proxy) &&
-           same(a->ca_file, b->ca_file);
+           same(a->ca_file, b->ca_file) &&
+           (a->source.wanted == SOURCE_POLL) == (b->source.wanted == SOURCE_POLL);
 }

@@ -8,6 +8,7 @@
 #define SYNC_SETTINGS_H
 #include "sync/known.h"
 #include "sync/reporter.h"
+#include "sync/source.h"
 #include <stdbool.h>
 #include <sys/types.h>
 
@@ -20,8 +21,12 @@ struct settings {
     const struct config *cfg; /* what it was made from: compared, never followed */
     bool enabled;             /* there is a control plane; else the texts below are NULL */
     char *project_url;        /* "https://host/v1/projects/ID" */
+    char *project_id;
     char *stream_url;
     char *ingest_url;
+    char *breakers_url;         /* their metadata */
+    char *routers_url;          /* likewise */
+    char *batch_url;            /* state:batch */
     char *authorization;        /* "Authorization: Bearer ..."; secret; NULL without a key */
     char *abstract_socket;      /* NULL: TCP */
     pid_t peer_pid;             /* with abstract_socket */
@@ -29,6 +34,10 @@ struct settings {
     char *ca_file;              /* NULL: the system's */
     struct known_options known; /* used is owned */
     struct reporter_options report;
+    struct source_options source;
+    int64_t metadata_interval_ms;
+    bool selects_breakers; /* a route does so by metadata */
+    bool selects_router;
 };
 
 /* Interns the routes' breaker names.  endpoint NULL: no control plane.  -1: errors says why. */

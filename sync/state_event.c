@@ -49,9 +49,10 @@ static enum state_event_result read_rate(const cJSON *item, struct state_event *
     return STATE_EVENT_OK;
 }
 
-static enum state_event_result read_fields(const cJSON *root, struct state_event *out)
+static enum state_event_result read_fields(const cJSON *root, const char *key,
+                                           struct state_event *out)
 {
-    const cJSON *breaker = cJSON_GetObjectItemCaseSensitive(root, "breaker");
+    const cJSON *breaker = cJSON_GetObjectItemCaseSensitive(root, key);
     const cJSON *state = cJSON_GetObjectItemCaseSensitive(root, "state");
     if (!breaker || !state)
         return STATE_EVENT_MISSING;
@@ -81,7 +82,27 @@ enum state_event_result state_event_parse(const char *json, size_t len, struct s
     cJSON *root = cJSON_ParseWithLengthOpts(json, len, &end, false);
     enum state_event_result r = STATE_EVENT_NOT_JSON;
     if (cJSON_IsObject(root) && only_space(end, json + len))
-        r = read_fields(root, out);
+        r = read_fields(root, "breaker", out);
     cJSON_Delete(root);
     return r;
+}
+
+int state_batch_parse(const char *json, size_t len, state_batch_cb *on_state, void *arg)
+{
+    const char *end = NULL;
+    if (memmem(json, len, "\\u0000", 6))
+        return -1;
+    cJSON *root = cJSON_ParseWithLengthOpts(json, len, &end, false);
+    const cJSON *list = cJSON_GetObjectItemCaseSensitive(root, "states");
+    if (cJSON_IsArray(root))
+        list = root;
+    bool whole = cJSON_IsArray(list) && only_space(end, json + len);
+    for (const cJSON *item = whole ? list->child : NULL; item; item = item->next) {
+        struct state_event ev = { 0 };
+        enum state_event_result r =
+            cJSON_IsObject(item) ? read_fields(item, "breaker_id", &ev) : STATE_EVENT_TYPE;
+        on_state(arg, r, &ev);
+    }
+    cJSON_Delete(root);
+    return whole ? 0 : -1;
 }

@@ -4,7 +4,8 @@
  *     {"breaker":"checkout-latency","state":"half_open","allow_rate":0.2}
  *
  * Fields we do not know are ignored.  A missing allow_rate is the same as null, as
- * every SDK has it.  Pure.
+ * every SDK has it.  Polled states have the same fields but for the breaker's id in place
+ * of its name.  Pure.
  */
 #ifndef SYNC_STATE_EVENT_H
 #define SYNC_STATE_EVENT_H
@@ -36,5 +37,13 @@ struct state_event {
 
 /* *out is complete only with STATE_EVENT_OK. */
 enum state_event_result state_event_parse(const char *json, size_t len, struct state_event *out);
+
+/*
+ * The answer of state:batch (PROTOCOL section 6): an array of {"breaker_id","state","allow_rate"},
+ * or the same under "states".  on_state gets each entry, with the id in place of the name; what
+ * is not STATE_EVENT_OK is to be counted.  -1: the answer is neither.
+ */
+typedef void state_batch_cb(void *arg, enum state_event_result r, const struct state_event *ev);
+int state_batch_parse(const char *json, size_t len, state_batch_cb *on_state, void *arg);
 
 #endif

@@ -7,6 +7,8 @@
 void stats_init(struct stats *st)
 {
     pthread_mutex_init(&st->lock, NULL);
+    atomic_init(&st->listed_breakers, -1);
+    atomic_init(&st->listed_routers, -1);
 }
 
 void stats_destroy(struct stats *st)
@@ -29,9 +31,10 @@ void stats_trouble(struct stats *st, enum stats_source source, const char *text,
         return;
     char more[24];
     snprintf(more, sizeof(more), "%" PRIu64, suppressed);
-    /* both, because the line that tells of one may swallow the other's for a minute */
+    /* all, because the line that tells of one may swallow another's for a minute */
     log_event(LOG_WARNING, "sync", "control.failed", text, "stream", st->error[STATS_STREAM],
-              "ingest", st->error[STATS_INGEST], "suppressed", more, NULL);
+              "ingest", st->error[STATS_INGEST], "metadata", st->error[STATS_METADATA], "poll",
+              st->error[STATS_POLL], "suppressed", more, NULL);
 }
 
 void stats_well(struct stats *st, enum stats_source source)
@@ -54,8 +57,9 @@ void stats_line(struct stats *st, const char *event, const char *msg, const char
 void stats_last_error(struct stats *st, char out[STATS_ERROR_MAX])
 {
     pthread_mutex_lock(&st->lock);
-    const char *text =
-        st->error[STATS_STREAM][0] ? st->error[STATS_STREAM] : st->error[STATS_INGEST];
+    const char *text = "";
+    for (unsigned i = 0; i < STATS_SOURCE_COUNT && !*text; i++)
+        text = st->error[i];
     snprintf(out, STATS_ERROR_MAX, "%s", text);
     pthread_mutex_unlock(&st->lock);
 }

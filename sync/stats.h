@@ -10,7 +10,7 @@
 
 #define STATS_ERROR_MAX 160
 
-enum stats_source { STATS_STREAM, STATS_INGEST, STATS_SOURCE_COUNT };
+enum stats_source { STATS_STREAM, STATS_INGEST, STATS_METADATA, STATS_POLL, STATS_SOURCE_COUNT };
 
 struct stats {
     _Atomic uint64_t counters[SYNC_COUNTER_COUNT];
@@ -21,6 +21,11 @@ struct stats {
     _Atomic int64_t last_flush_wall_ms;
     _Atomic uint64_t cached_breakers;
     _Atomic uint64_t unknown_names;
+    _Atomic bool polling;
+    _Atomic int64_t last_poll_wall_ms;
+    _Atomic int64_t last_metadata_wall_ms;
+    _Atomic int64_t listed_breakers; /* -1: their list has not come */
+    _Atomic int64_t listed_routers;
     pthread_mutex_t lock; /* error; no worker ever takes it */
     char error[STATS_SOURCE_COUNT][STATS_ERROR_MAX];
     struct quiet quiet; /* sync thread only */

@@ -50,6 +50,7 @@ struct stream {
     bool bad_type;  /* 200, but not an event stream */
     bool delivered; /* an event or a comment came on this connection */
     bool ever_open;
+    unsigned failed_opens;
     int64_t retry_ms;    /* STREAM_WAIT */
     int64_t started_ms;  /* STREAM_OPENING: since when */
     int64_t standing_ms; /* STREAM_OPEN: since when */
@@ -80,6 +81,7 @@ static void on_event(void *arg, const struct sse_event *ev)
     struct stream *s = arg;
     int64_t now_ms = clock_mono_ms();
     s->delivered = true;
+    s->failed_opens = 0;
     atomic_store_explicit(&s->stats->last_event_wall_ms, clock_wall_ms(), memory_order_relaxed);
     switch (ev->kind) {
     case SSE_COMMENT:
@@ -244,6 +246,7 @@ static void open_failed(struct stream *s, CURLcode rc, int64_t now_ms)
         snprintf(text, sizeof(text), "stream: HTTP %d", status);
     else
         snprintf(text, sizeof(text), "stream: %s", client_error(&s->client, rc));
+    s->failed_opens++;
     stats_count(s->stats, counters[why]);
     stats_trouble(s->stats, STATS_STREAM, text, now_ms);
     int64_t delay = retry_delay_ms(s, why, status);
@@ -253,6 +256,7 @@ static void open_failed(struct stream *s, CURLcode rc, int64_t now_ms)
 
 static void lost(struct stream *s, enum sync_counter how, const char *reason, int64_t now_ms)
 {
+    s->failed_opens += !s->delivered;
     stats_count(s->stats, how);
     stats_line(s->stats, "control.disconnected", "the state stream has ended", reason, now_ms);
     known_lost(s->known, now_ms);
@@ -310,7 +314,7 @@ void stream_configure(struct stream *s, const struct settings *settings, bool ke
 {
     s->settings = settings;
     s->client.settings = settings;
-    if (keep && s->state != STREAM_OFF)
+    if (keep && (s->state != STREAM_OFF || settings->source.wanted == SOURCE_POLL))
         return;
     if (s->state == STREAM_OPEN) {
         stats_count(s->stats, SYNC_STREAM_DISCONNECTS_RELOAD);
@@ -318,10 +322,21 @@ void stream_configure(struct stream *s, const struct settings *settings, bool ke
                    now_ms);
     }
     stream_close(s, now_ms);
-    if (!settings->enabled)
+    if (!settings->enabled || settings->source.wanted == SOURCE_POLL)
         return;
     s->backoff = (struct backoff){ 0 };
+    s->failed_opens = 0;
     wait_for(s, 0, now_ms);
+}
+
+bool stream_delivers(const struct stream *s)
+{
+    return s->state == STREAM_OPEN && s->delivered;
+}
+
+unsigned stream_failed_opens(const struct stream *s)
+{
+    return s->failed_opens;
 }
 
 bool stream_done(struct stream *s, CURL *easy, CURLcode rc, int64_t now_ms)

@@ -21,9 +21,13 @@ struct stream *stream_new(CURLM *multi, struct known *known, struct stats *stats
 void stream_free(struct stream *s); /* NULL is fine; closes it first */
 
 /* Use these settings from now on; a standing stream that may not go on under them is
- * closed (reason "reload") and opened anew at once. */
+ * closed (reason "reload") and, unless states are only to be polled, opened anew at once. */
 void stream_configure(struct stream *s, const struct settings *settings, bool keep, int64_t now_ms);
 void stream_close(struct stream *s, int64_t now_ms); /* for good */
+
+/* For source.h: it stands and has said something; attempts in a row that said nothing. */
+bool stream_delivers(const struct stream *s);
+unsigned stream_failed_opens(const struct stream *s);
 
 /* The transfer with this easy handle is over; false: it is not ours. */
 bool stream_done(struct stream *s, CURL *easy, CURLcode rc, int64_t now_ms);

@@ -5,9 +5,12 @@
 #include "base/prng.h"
 #include "base/ring.h"
 #include "base/strbuf.h"
+#include "config/catalog.h"
 #include "sync/attempt.h"
 #include "sync/breakers.h"
 #include "sync/known.h"
+#include "sync/metadata.h"
+#include "sync/poller.h"
 #include "sync/poster.h"
 #include "sync/reporter.h"
 #include "sync/settings.h"
@@ -43,6 +46,11 @@ struct sync {
     _Atomic bool has_pending;
     _Atomic(const struct config *) adopted; /* compared, never followed */
 
+    pthread_mutex_t lists_lock;            /* the next two; no worker ever takes it */
+    struct catalog *lists[METADATA_LISTS]; /* a reference each; NULL: not come yet */
+    char *lists_project;                   /* owned: whose they are */
+    _Atomic uint64_t lists_version;
+
     /* From here on the thread's own. */
     CURLM *multi;
     struct settings *settings;
@@ -50,21 +58,49 @@ struct sync {
     struct reporter *reporter;
     struct stream *stream;
     struct poster *poster;
+    struct metadata *metadata;
+    struct poller *poller;
+    struct source source;
+    bool polled; /* states came from polls at the last turn */
     struct prng prng;
     int64_t drained_ms; /* when the rings were last looked at */
     bool drain_again;   /* they held something then: look again in DRAIN_MS */
+    bool flushing;      /* nothing is asked any more, samples still leave */
 };
 
 /* ---- the thread ---- */
+
+static void publish_lists(struct sync *s)
+{
+    uint64_t version = metadata_version(s->metadata);
+    if (version == atomic_load_explicit(&s->lists_version, memory_order_relaxed))
+        return;
+    pthread_mutex_lock(&s->lists_lock);
+    for (unsigned i = 0; i < METADATA_LISTS; i++) {
+        catalog_unref(s->lists[i]);
+        s->lists[i] = catalog_ref(metadata_get(s->metadata, (enum metadata_list)i));
+    }
+    free(s->lists_project);
+    s->lists_project = s->settings->project_id ? xstrdup(s->settings->project_id) : NULL;
+    pthread_mutex_unlock(&s->lists_lock);
+    atomic_store_explicit(&s->lists_version, version, memory_order_release);
+}
 
 static void adopt(struct sync *s, struct settings *next, int64_t now_ms)
 {
     struct settings *former = s->settings;
     bool keep = former && next->enabled && settings_same_stream(former, next);
+    bool same_project = former && settings_same_project(former, next);
     s->settings = next;
     stream_configure(s->stream, next, keep, now_ms);
-    if (former && !settings_same_project(former, next))
+    if (former && !same_project) {
         known_forget(s->known, clock_wall_ms());
+        poller_cancel(s->poller);
+        s->source = (struct source){ 0 };
+    }
+    source_configure(&s->source, &next->source, now_ms);
+    metadata_configure(s->metadata, next, same_project, now_ms);
+    poller_configure(s->poller, next);
     known_configure(s->known, &next->known, now_ms);
     reporter_configure(s->reporter, &next->report);
     poster_configure(s->poster, next);
@@ -140,8 +176,10 @@ static void read_answers(struct sync *s, int64_t now_ms)
             continue;
         CURL *easy = msg->easy_handle;
         CURLcode rc = msg->data.result;
-        bool known =
-            stream_done(s->stream, easy, rc, now_ms) || poster_done(s->poster, easy, rc, now_ms);
+        bool known = stream_done(s->stream, easy, rc, now_ms) ||
+                     poster_done(s->poster, easy, rc, now_ms) ||
+                     metadata_done(s->metadata, easy, rc, now_ms) ||
+                     poller_done(s->poller, easy, rc, now_ms);
         if (BUG(!known))
             curl_multi_remove_handle(s->multi, easy);
     }
@@ -154,6 +192,8 @@ static void publish(struct sync *s)
     atomic_store_explicit(&st->in_flight, reporter_in_flight(s->reporter), memory_order_relaxed);
     atomic_store_explicit(&st->cached_breakers, known_cached(s->known), memory_order_relaxed);
     atomic_store_explicit(&st->unknown_names, known_missing(s->known), memory_order_relaxed);
+    atomic_store_explicit(&st->polling, s->source.polling, memory_order_relaxed);
+    publish_lists(s);
 }
 
 static int64_t sooner(int64_t a, int64_t b)
@@ -164,6 +204,11 @@ static int64_t sooner(int64_t a, int64_t b)
 static int64_t next_ms(const struct sync *s)
 {
     int64_t next = sooner(stream_next_ms(s->stream), known_next_ms(s->known));
+    if (s->settings->enabled && !s->flushing) {
+        next = sooner(next, sooner(metadata_next_ms(s->metadata), source_look_ms(&s->source)));
+        if (metadata_get(s->metadata, METADATA_BREAKERS)) /* polls wait for it */
+            next = sooner(next, source_poll_ms(&s->source));
+    }
     if (s->settings->enabled)
         next = sooner(next, reporter_next_ms(s->reporter));
     if (s->drain_again || atomic_load(&s->woken))
@@ -179,6 +224,38 @@ static void sleep_until(struct sync *s, int64_t until_ms)
     curl_multi_poll(s->multi, NULL, 0, (int)sooner(ms, SLEEP_MS), NULL);
 }
 
+/* Stream or polls, and the lists that these and the routes need. */
+static void look_at_source(struct sync *s, int64_t now_ms)
+{
+    bool polling = s->source.polling;
+    bool delivers = stream_delivers(s->stream) && known_trusted(s->known);
+    source_look(&s->source, delivers, stream_failed_opens(s->stream), now_ms, prng_unit(&s->prng));
+    if (s->source.polling != polling)
+        stats_line(&s->stats, "control.state_source",
+                   polling ? "breaker states come from the stream again"
+                           : "the stream does not work; breaker states are polled",
+                   polling ? "stream" : "poll", now_ms);
+    if (s->polled && !s->source.polling)
+        known_poll_stopped(s->known, now_ms);
+    s->polled = s->source.polling;
+    if (known_wants_list(s->known))
+        metadata_want_once(s->metadata, METADATA_BREAKERS, now_ms);
+    metadata_want(s->metadata, METADATA_BREAKERS,
+                  s->settings->selects_breakers || s->source.polling, now_ms);
+    metadata_want(s->metadata, METADATA_ROUTERS, s->settings->selects_router, now_ms);
+}
+
+static void read_states(struct sync *s, int64_t now_ms)
+{
+    stream_tick(s->stream, now_ms);
+    known_tick(s->known, now_ms);
+    if (s->flushing || !s->settings->enabled)
+        return;
+    look_at_source(s, now_ms);
+    metadata_tick(s->metadata, now_ms);
+    poller_tick(s->poller, metadata_get(s->metadata, METADATA_BREAKERS), now_ms);
+}
+
 static void turn(struct sync *s)
 {
     int running;
@@ -186,8 +263,7 @@ static void turn(struct sync *s)
     int64_t now_ms = clock_mono_ms();
     adopt_pending(s, now_ms);
     read_answers(s, now_ms);
-    stream_tick(s->stream, now_ms);
-    known_tick(s->known, now_ms);
+    read_states(s, now_ms);
     drain_if_due(s, now_ms);
     poster_tick(s->poster, now_ms);
     publish(s);
@@ -208,7 +284,10 @@ static void flush(struct sync *s)
 {
     int64_t now_ms = clock_mono_ms();
     int64_t end_ms = atomic_load(&s->stop_ms);
+    s->flushing = true;
     stream_close(s->stream, now_ms);
+    metadata_close(s->metadata);
+    poller_cancel(s->poller);
     drain(s, now_ms);
     reporter_flush(s->reporter, now_ms);
     while (now_ms < end_ms) {
@@ -280,11 +359,14 @@ int sync_new(struct sync **out, const struct config *cfg, const struct sync_endp
     take_instance(s);
     stats_init(&s->stats);
     pthread_mutex_init(&s->lock, NULL);
+    pthread_mutex_init(&s->lists_lock, NULL);
     prng_seed(&s->prng);
     s->known = known_new(breakers, s->stats.counters);
     s->reporter = reporter_new(&settings->report, s->stats.counters, s->instance);
     s->stream = stream_new(s->multi, s->known, &s->stats, &s->prng);
     s->poster = poster_new(s->multi, s->reporter, &s->stats, &s->prng);
+    s->metadata = metadata_new(s->multi, s->known, &s->stats, &s->prng);
+    s->poller = poller_new(s->multi, s->known, &s->source, &s->stats, &s->prng);
     adopt(s, settings, clock_mono_ms());
     *out = s;
     return 0;
@@ -319,6 +401,8 @@ void sync_free(struct sync *s)
     if (!s)
         return;
     sync_stop(s, 0);
+    poller_free(s->poller);
+    metadata_free(s->metadata);
     poster_free(s->poster);
     stream_free(s->stream);
     reporter_free(s->reporter);
@@ -326,7 +410,11 @@ void sync_free(struct sync *s)
     curl_multi_cleanup(s->multi);
     settings_free(s->settings);
     settings_free(s->pending);
+    for (unsigned i = 0; i < METADATA_LISTS; i++)
+        catalog_unref(s->lists[i]);
+    free(s->lists_project);
     pthread_mutex_destroy(&s->lock);
+    pthread_mutex_destroy(&s->lists_lock);
     stats_destroy(&s->stats);
     free(s->rings);
     free(s->passed);
@@ -370,6 +458,21 @@ bool sync_passed(const struct sync *s, unsigned ring, uint64_t position)
            atomic_load_explicit(&s->passed[ring], memory_order_acquire) >= position;
 }
 
+uint64_t sync_lists_version(const struct sync *s)
+{
+    return atomic_load_explicit(&s->lists_version, memory_order_acquire);
+}
+
+void sync_lists(struct sync *s, const char *project_id, struct catalog **breakers,
+                struct catalog **routers)
+{
+    pthread_mutex_lock(&s->lists_lock);
+    bool ours = project_id && s->lists_project && strcmp(project_id, s->lists_project) == 0;
+    *breakers = ours ? catalog_ref(s->lists[METADATA_BREAKERS]) : NULL;
+    *routers = ours ? catalog_ref(s->lists[METADATA_ROUTERS]) : NULL;
+    pthread_mutex_unlock(&s->lists_lock);
+}
+
 uint64_t sync_counter(const struct sync *s, enum sync_counter c)
 {
     return atomic_load_explicit(&s->stats.counters[c], memory_order_relaxed);
@@ -399,6 +502,12 @@ void sync_gauges(const struct sync *s, struct sync_gauges *out)
         .flush_failures = failures(s),
         .cached_breakers = atomic_load_explicit(&st->cached_breakers, memory_order_relaxed),
         .unknown_names = atomic_load_explicit(&st->unknown_names, memory_order_relaxed),
+        .polling = atomic_load_explicit(&st->polling, memory_order_relaxed),
+        .last_poll_wall_ms = atomic_load_explicit(&st->last_poll_wall_ms, memory_order_relaxed),
+        .last_metadata_wall_ms =
+            atomic_load_explicit(&st->last_metadata_wall_ms, memory_order_relaxed),
+        .listed_breakers = atomic_load_explicit(&st->listed_breakers, memory_order_relaxed),
+        .listed_routers = atomic_load_explicit(&st->listed_routers, memory_order_relaxed),
     };
     stats_last_error((struct stats *)st, out->last_error); /* its lock is the only thing written */
 }

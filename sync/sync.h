@@ -13,6 +13,7 @@
 #include <sys/types.h>
 
 struct breakers;
+struct catalog;
 struct config;
 struct ring;
 struct strbuf;
@@ -54,6 +55,15 @@ bool sync_adopted(const struct sync *s, const struct config *cfg);
  * record leaves the ring before it is read. */
 bool sync_passed(const struct sync *s, unsigned ring, uint64_t position);
 
+/*
+ * The lists of breakers and routers that routes select from by metadata.  Main: the version
+ * changes when a list does; then sync_lists() gives both of this project, with a reference
+ * each; NULL: not come yet.
+ */
+uint64_t sync_lists_version(const struct sync *s);
+void sync_lists(struct sync *s, const char *project_id, struct catalog **breakers,
+                struct catalog **routers);
+
 /* Every counter, readable by any thread at any time. */
 enum sync_counter {
     SYNC_SAMPLES_RECORDED, /* samples made from records (record x metrics present) */
@@ -84,6 +94,22 @@ enum sync_counter {
     SYNC_EVENTS_HEARTBEAT,
     SYNC_EVENTS_UNKNOWN, /* another event name, or an unknown state value */
     SYNC_EVENTS_INVALID, /* not JSON, a field missing, too long */
+    SYNC_METADATA_OK,    /* every request for a list ends in exactly one of these six */
+    SYNC_METADATA_SAME,
+    SYNC_METADATA_AUTH,
+    SYNC_METADATA_HTTP,
+    SYNC_METADATA_NETWORK,
+    SYNC_METADATA_INVALID,
+    SYNC_POLLS_OK, /* every poll of states ends in exactly one of these five */
+    SYNC_POLLS_AUTH,
+    SYNC_POLLS_HTTP,
+    SYNC_POLLS_NETWORK,
+    SYNC_POLLS_INVALID,
+    SYNC_POLLED_STATES,
+    SYNC_POLLED_UNKNOWN,  /* a state value we do not know: dropped, the last one stays */
+    SYNC_POLLED_INVALID,  /* an entry that makes no sense, or that nobody asked for */
+    SYNC_POLLED_LEFT_OUT, /* breakers beyond the limit of one poll */
+    SYNC_BREAKERS_GONE,   /* returned to unknown because the project has them no more */
     SYNC_COUNTER_COUNT,
 };
 uint64_t sync_counter(const struct sync *s, enum sync_counter c);
@@ -97,12 +123,17 @@ struct sync_gauges {
     uint64_t samples_buffered;  /* queued, not in a batch */
     uint64_t samples_in_flight; /* in a batch that has not ended */
     uint64_t samples_capacity;
-    int64_t last_event_wall_ms; /* 0: never; comments count */
-    int64_t last_flush_wall_ms; /* last accepted batch; 0: never */
-    uint64_t flush_failures;    /* attempts that did not end in 2xx */
-    uint64_t cached_breakers;   /* named by the server */
-    uint64_t unknown_names;     /* names that routes use and the server lacks */
-    char last_error[160];       /* "" when the last thing went well; no secrets */
+    int64_t last_event_wall_ms;    /* 0: never; comments count */
+    int64_t last_flush_wall_ms;    /* last accepted batch; 0: never */
+    uint64_t flush_failures;       /* attempts that did not end in 2xx */
+    uint64_t cached_breakers;      /* named by the server */
+    uint64_t unknown_names;        /* names that routes use and the server lacks */
+    bool polling;                  /* states come from polls now, not from the stream */
+    int64_t last_poll_wall_ms;     /* last whole poll; 0: never */
+    int64_t last_metadata_wall_ms; /* when a list was last confirmed; 0: never */
+    int64_t listed_breakers;       /* in their list; -1: it has not come, or is not asked for */
+    int64_t listed_routers;
+    char last_error[160]; /* "" when the last thing went well; no secrets */
 };
 void sync_gauges(const struct sync *s, struct sync_gauges *out);
 

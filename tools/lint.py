@@ -41,7 +41,7 @@ CONTROL_DOOR_USERS = {"proxy/main.c", "proxy/status.c", "proxy/families.h"}
 PURE = ["proxy/route", "proxy/gate", "proxy/probe", "proxy/switches", "proxy/explain", "proxy/classify", "proxy/rewrite",
         "proxy/http1", "proxy/authority", "proxy/tls_hello",
         "control/evaluator", "control/machine", "control/persist", "control/store", "sync/sse", "sync/state_event", "sync/batch",
-        "sync/sample", "sync/backoff"]
+        "sync/sample", "sync/backoff", "sync/schedule", "sync/source"]
 PURE_ROOM = "config"
 READS_FILES = "config/read.c"  # waits for a pipe, so it needs a clock
 IMPURE_HEADERS = re.compile(r"^(event2/|event\.h|curl/|ares\.h|base/clock\.h)")

@@ -24,8 +24,9 @@ static int read_example(void **state)
 /* A key's name may be anything inside these. */
 static bool names_are_free(const char *pointer)
 {
-    return strstr(pointer, "tags/") || strstr(pointer, "/metrics/") ||
-           strstr(pointer, "/headers/") || strcmp(pointer, "/$schema") == 0;
+    return strstr(pointer, "tags/") || strstr(pointer, "/metadata/") ||
+           strstr(pointer, "/metrics/") || strstr(pointer, "/headers/") ||
+           strcmp(pointer, "/$schema") == 0;
 }
 
 static size_t offset_of(unsigned line, unsigned column)

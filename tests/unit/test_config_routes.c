@@ -362,10 +362,6 @@ static void later_versions_settings_are_taken_at_their_default_only(void **state
           "/routes/0/failure/headers: a rule on response headers is not available" },
         { "\"failure\": {\"body\": [{}]}", "/routes/0/failure/body: a rule on response bodies is" },
         { "\"failure\": {\"body\": {}}", "expected a list of objects" },
-        { "\"breakers\": {\"metadata\": {}}",
-          "/routes/0/breakers: selection by metadata is not available in this version" },
-        { "\"router\": {\"metadata\": {}}",
-          "/routes/0/router: selection by metadata is not available in this version" },
         { "\"metrics\": {\"a\": {\"header\": \"x\"}}",
           "/routes/0/metrics/a: a metric from the response is not available in this version" },
     };
@@ -387,10 +383,6 @@ static void later_versions_global_settings_are_too(void **state)
         char *argv[2];
         const char *errors;
     } cases[] = {
-        { { "--control-state-source=poll" },
-          "--control-state-source: \"poll\" is not available in this version\n" },
-        { { "--control-state-source=stream" }, NULL },
-        { { "--control-state-source=auto" }, NULL },
         { { "--transparent-listen=" }, NULL },
     };
 

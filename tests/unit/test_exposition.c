@@ -780,7 +780,9 @@ static void names_without_a_slot_are_counted(void **state)
     struct live_route routes[] = { { .slot = 0 },
                                    { .slot = ROUTE_SLOTS - 1 },
                                    { .slot = ROUTE_SLOTS - 1 } };
+    struct route plain[ARRAY_LEN(routes)] = { 0 };
     w->snap.routes = routes;
+    w->cfg.routes = plain;
     w->cfg.route_count = ARRAY_LEN(routes);
     w->route_names[ROUTE_SLOTS - 1] = "_other";
     count_add(&w->p.workers[0]->c.limit_auto_breakers, 3);

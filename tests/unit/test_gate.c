@@ -241,6 +241,58 @@ static void state_that_is_not_known_follows_the_fail_mode(void **state)
     check(cases, ARRAY_LEN(cases));
 }
 
+static void routes_whose_breakers_are_not_known_yet_follow_the_fail_mode(void **state)
+{
+    (void)state;
+    static const struct {
+        unsigned flags;
+        bool unresolved;
+        enum gate_verdict open, closed;
+        enum gate_doubt doubt;
+    } cases[] = {
+        { SYNCED, true, GATE_ALLOW_FAIL_OPEN, GATE_DENY_UNKNOWN, DOUBT_NOT_LOADED },
+        { SYNCED, false, GATE_ALLOW, GATE_ALLOW, DOUBT_NONE },
+        { 0, true, GATE_ALLOW_FAIL_OPEN, GATE_DENY_UNKNOWN, DOUBT_NEVER_SYNCED },
+        { 0, false, GATE_ALLOW, GATE_ALLOW, DOUBT_NONE },
+        { SYNCED | STATE_STALE, true, GATE_ALLOW_FAIL_OPEN, GATE_DENY_UNKNOWN, DOUBT_NOT_LOADED },
+        { SYNCED | STATE_BYPASS, true, GATE_ALLOW, GATE_ALLOW, DOUBT_NONE },
+    };
+
+    for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
+        for (int fail_closed = 0; fail_closed < 2; fail_closed++) {
+            struct gate_result r =
+                gate_check(&(struct gate_input){ .flags = cases[i].flags,
+                                                 .fail_closed = fail_closed,
+                                                 .unresolved = cases[i].unresolved });
+            if (r.verdict != (fail_closed ? cases[i].closed : cases[i].open) ||
+                r.doubt != cases[i].doubt || r.breaker != 0)
+                fail_msg("case %zu, fail_closed %d: %s for %s", i, fail_closed,
+                         gate_verdict_name(r.verdict), gate_doubt_name(r.doubt));
+        }
+    }
+}
+
+static void the_reason_of_a_doubt_is_told(void **state)
+{
+    (void)state;
+    static const struct {
+        unsigned flags;
+        enum gate_doubt doubt;
+    } cases[] = {
+        { 0, DOUBT_NEVER_SYNCED },    { STATE_STALE, DOUBT_NEVER_SYNCED },
+        { STATE_SYNCED, DOUBT_NONE }, { STATE_SYNCED | STATE_STALE, DOUBT_STALE },
+        { SYNCED, DOUBT_NONE },
+    };
+
+    for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
+        uint64_t w = word(BREAKER_CLOSED, BREAKER_RATE_ONE, false);
+        struct gate_result r =
+            gate_check(&(struct gate_input){ .words = &w, .count = 1, .flags = cases[i].flags });
+        if (r.doubt != cases[i].doubt)
+            fail_msg("flags %#x: %s", cases[i].flags, gate_doubt_name(r.doubt));
+    }
+}
+
 static void bypass_allows_whatever_the_state(void **state)
 {
     (void)state;
@@ -471,6 +523,8 @@ int main(void)
         cmocka_unit_test(who_may_not_probe_is_refused_whatever_the_draw_but_only_while_half_open),
         cmocka_unit_test(the_share_that_is_admitted_is_the_rate),
         cmocka_unit_test(state_that_is_not_known_follows_the_fail_mode),
+        cmocka_unit_test(routes_whose_breakers_are_not_known_yet_follow_the_fail_mode),
+        cmocka_unit_test(the_reason_of_a_doubt_is_told),
         cmocka_unit_test(bypass_allows_whatever_the_state),
         cmocka_unit_test(the_result_tells_what_the_route_looks_like),
         cmocka_unit_test(every_combination_agrees_with_the_rules_in_words),

@@ -50,6 +50,15 @@ class ControlPlane:
       "lost"     accepted, then closed without an answer
       "hole"     never answered
       ("slow", seconds)   202 after that time
+
+    Lists: `metadata` and `router_metadata` are {name: {key: value}}; every breaker is listed,
+    as "id-NAME", and every router.  `list_fault` and `poll_fault` are what all requests for
+    lists and for state:batch get: None (a proper answer) or
+      an int     that status; (429, seconds) adds Retry-After
+      "hole"     never answered
+      "close"    closed without an answer
+      "garbage"  200 with something else
+      "huge"     200 and more than anybody wants
     """
 
     def __init__(self, breakers=None, routers=None, heartbeat_s=2.0, signed=True, port=0):
@@ -70,6 +79,13 @@ class ControlPlane:
         self.samples = []  # accepted ones
         self.batches = []
         self.requests = []  # first line of everything
+        self.metadata = {}
+        self.router_metadata = {}
+        self.list_fault = None
+        self.poll_fault = None
+        self.lists = []  # (what, its If-None-Match, status) of every request for a list
+        self.etags = set()  # all that were ever sent
+        self.polls = []  # (monotonic time, ids) of every state:batch
         self.violations = []
         self.keep_samples = True
         self.accepted = 0
@@ -182,8 +198,12 @@ class ControlPlane:
             return self._stream(conn, head)
         if head.method == "POST" and what == "ingest":
             return self._ingest(conn, head)
-        if head.method == "GET" and what in ("breakers/metadata", "routers/metadata", "status"):
-            return self._read(conn, head, what)
+        if head.method == "GET" and what == "status":
+            return self._status(conn, head)
+        if head.method == "GET" and what in ("breakers/metadata", "routers/metadata"):
+            return self._list(conn, head, what.split("/")[0])
+        if head.method == "POST" and what == "breakers/state:batch":
+            return self._poll(conn, head)
         self.violation(f"unknown call {head.first!r}")
         self._answer(conn, 404)
         return True
@@ -202,22 +222,80 @@ class ControlPlane:
 
     # -- reads -----------------------------------------------------------------------
 
-    def _read(self, conn, head, what):
+    def _status(self, conn, head):
         if not self._authorized(head):
             self._answer(conn, 401)
             return True
         with self.lock:
-            names = list(self.breakers)
             states = [s for s, _ in self.breakers.values()]
-        if what == "status":
-            body = {"open_count": states.count("open"), "closed_count": states.count("closed")}
-        elif what == "breakers/metadata":
-            body = {"project_id": self.project_id,
-                    "breakers": [{"id": f"id-{n}", "name": n, "metadata": {}} for n in names]}
-        else:
-            body = {"project_id": self.project_id,
-                    "routers": [{"id": r, "name": r, "metadata": {}} for r in sorted(self.routers or ())]}
+        body = {"open_count": states.count("open"), "closed_count": states.count("closed")}
         self._answer(conn, 200, json.dumps(body).encode())
+        return True
+
+    def _fault(self, conn, fault):
+        """Whether the connection may go on."""
+        if fault == "hole":
+            conn.read_to_eof()
+            return False
+        if fault == "close":
+            return False
+        if fault == "garbage":
+            self._answer(conn, 200, b"<html>welcome to the captive portal</html>")
+        elif fault == "huge":
+            conn.sock.sendall(b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n\r\n")
+            while True:  # until the other side has had enough
+                conn.sock.sendall(b" " * 65536)
+        elif isinstance(fault, tuple):
+            self._answer(conn, fault[0], b"", f"Retry-After: {fault[1]}")
+        else:
+            self._answer(conn, fault)
+        return True
+
+    def _list(self, conn, head, what):
+        authorized = self._authorized(head)
+        known = head.get("if-none-match")
+        if known is not None and known not in self.etags:
+            self.violation(f"If-None-Match {known!r} was never sent")
+        if self.list_fault is not None or not authorized:
+            fault = self.list_fault if authorized else 401
+            with self.lock:
+                self.lists.append((what, known, fault))
+            return self._fault(conn, fault)
+        with self.lock:
+            if what == "breakers":
+                items = [{"id": f"id-{n}", "name": n, "metadata": self.metadata.get(n, {})} for n in self.breakers]
+            else:
+                items = [{"id": r, "name": f"router {r}", "metadata": self.router_metadata.get(r)}
+                         for r in {**dict.fromkeys(sorted(self.routers or ())), **self.router_metadata}]
+            body = json.dumps({"project_id": self.project_id, what: items}).encode()
+            etag = f'W/"{hashlib.sha256(body).hexdigest()[:16]}"'
+            self.etags.add(etag)
+            same = known == etag
+            self.lists.append((what, known, 304 if same else 200))
+        if same:
+            conn.sock.sendall(f"HTTP/1.1 304 Not Modified\r\nETag: {etag}\r\n\r\n".encode())
+        else:
+            self._answer(conn, 200, body, f"ETag: {etag}")
+        return True
+
+    def _poll(self, conn, head):
+        body = conn.read_exactly(head.content_length() or 0, "the body of a poll")
+        ids = json.loads(body, object_pairs_hook=_no_duplicates)["breaker_ids"]
+        with self.lock:
+            self.polls.append((time.monotonic(), ids))
+            states = {f"id-{n}": s for n, s in self.breakers.items()}
+        if head.get("content-type") != "application/json":
+            self.violation(f"Content-Type {head.get('content-type')!r} of a poll")
+        if not ids or len(set(ids)) != len(ids) or not all(isinstance(i, str) for i in ids):
+            self.violation(f"breaker_ids {ids!r}")
+        if not self._authorized(head):
+            self._answer(conn, 401)
+        elif self.poll_fault is not None:
+            return self._fault(conn, self.poll_fault)
+        else:
+            answer = [{"breaker_id": i, "state": states[i][0], "allow_rate": states[i][1],
+                       "updated_at": "2026-01-01T00:00:00Z"} for i in ids if i in states]
+            self._answer(conn, 200, json.dumps(answer).encode())
         return True
 
     # -- stream ----------------------------------------------------------------------
@@ -275,6 +353,11 @@ class ControlPlane:
         with self.lock:
             self.breakers[name] = (state, allow_rate)
             self.send_raw(self.event(name, state, allow_rate))
+
+    def remove(self, name):
+        """Without a word on the stream: the protocol has none."""
+        with self.lock:
+            del self.breakers[name]
 
     def heartbeat(self):
         self.send_raw(b": heartbeat\n\n")
@@ -413,6 +496,12 @@ class ControlPlane:
 
         return wait_until(enough, timeout,
                           lambda: f"{n} samples, there are {len([s for s in self.samples if where(s)])}: {self.samples[-5:]}")
+
+    def wait_polls(self, n, timeout=10.0):
+        wait_until(lambda: len(self.polls) >= n, timeout, lambda: f"{n} polls, there are {len(self.polls)}")
+
+    def wait_lists(self, n, timeout=10.0):
+        wait_until(lambda: len(self.lists) >= n, timeout, lambda: f"{n} requests for lists: {self.lists}")
 
     def wait_batches(self, n, timeout=10.0):
         wait_until(lambda: len(self.batches) >= n, timeout, lambda: f"{n} batches, there are {len(self.batches)}")

@@ -1,0 +1,74 @@
+#include "sync/source.h"
+
+void source_configure(struct source *s, const struct source_options *o, int64_t now_ms)
+{
+    bool same = s->configured && s->options.wanted == o->wanted;
+    int64_t latest_ms = now_ms + o->poll_interval_ms;
+
+    s->options = *o;
+    if (same) {
+        if (s->poll.failures == 0 && s->poll.at_ms > latest_ms)
+            s->poll.at_ms = latest_ms; /* a shorter interval holds at once */
+        return;
+    }
+    s->configured = true;
+    s->polling = o->wanted == SOURCE_POLL;
+    s->asking = false;
+    s->without_ms = now_ms;
+    schedule_now(&s->poll, now_ms);
+}
+
+static void start_polling(struct source *s, int64_t now_ms, double draw)
+{
+    s->polling = true;
+    s->asking = false;
+    /* a whole fleet may have lost the stream in the same moment */
+    schedule_soon(&s->poll, s->options.poll_interval_ms, now_ms, draw);
+}
+
+void source_look(struct source *s, bool delivers, unsigned failed_opens, int64_t now_ms,
+                 double draw)
+{
+    if (s->delivers && !delivers)
+        s->without_ms = now_ms;
+    s->delivers = delivers;
+    s->failed_opens = failed_opens;
+    if (!s->configured || s->options.wanted != SOURCE_AUTO)
+        return;
+    if (delivers) {
+        s->polling = false;
+        s->asking = false;
+    } else if (!s->polling && now_ms >= source_look_ms(s)) {
+        start_polling(s, now_ms, draw);
+    }
+}
+
+bool source_poll_due(const struct source *s, int64_t now_ms)
+{
+    return now_ms >= source_poll_ms(s);
+}
+
+void source_poll_begun(struct source *s)
+{
+    s->asking = true;
+}
+
+void source_poll_ended(struct source *s, enum ask_result r, int64_t asked_ms, int64_t now_ms,
+                       double draw)
+{
+    s->asking = false;
+    schedule_after(&s->poll, r, s->options.poll_interval_ms, asked_ms, now_ms, draw);
+}
+
+int64_t source_poll_ms(const struct source *s)
+{
+    return s->polling && !s->asking ? s->poll.at_ms : INT64_MAX;
+}
+
+int64_t source_look_ms(const struct source *s)
+{
+    bool may_fall_back = s->configured && s->options.wanted == SOURCE_AUTO && !s->polling &&
+                         !s->delivers && s->failed_opens >= SOURCE_FAILED_OPENS;
+
+    return may_fall_back ? s->without_ms + SOURCE_WITHOUT_STREAM_MS : INT64_MAX;
+}

@@ -1,0 +1,52 @@
+/*
+ * source.h - where breaker states come from: the stream, or polls.  Pure.
+ *
+ * control.state_source: "stream" never polls; "poll" never streams; "auto" polls once
+ * SOURCE_FAILED_OPENS attempts in a row to open the stream have come to nothing and
+ * SOURCE_WITHOUT_STREAM_MS have passed without it.  The stream goes on being tried
+ * meanwhile, and polling ends as soon as it delivers.
+ */
+#ifndef SYNC_SOURCE_H
+#define SYNC_SOURCE_H
+#include "config/config.h"
+#include "sync/schedule.h"
+#include <stdbool.h>
+#include <stdint.h>
+
+#define SOURCE_FAILED_OPENS      3
+#define SOURCE_WITHOUT_STREAM_MS 60000
+
+struct source_options {
+    enum state_source wanted;
+    int64_t poll_interval_ms;
+};
+
+/* Zero: not configured, nothing happens. */
+struct source {
+    bool configured;
+    struct source_options options;
+    bool polling;          /* polls are what states come from now */
+    bool asking;           /* a poll is under way */
+    bool delivers;         /* the stream, when last looked at */
+    unsigned failed_opens; /* likewise */
+    int64_t without_ms;    /* since when the stream does not deliver; valid while it does not */
+    struct schedule poll;  /* valid while polling */
+};
+
+void source_configure(struct source *s, const struct source_options *o, int64_t now_ms);
+/* At every turn: does the stream deliver states, and if not, how many attempts in a row to open
+ * it came to nothing? */
+void source_look(struct source *s, bool delivers, unsigned failed_opens, int64_t now_ms,
+                 double draw);
+
+bool source_poll_due(const struct source *s, int64_t now_ms);
+void source_poll_begun(struct source *s);
+void source_poll_ended(struct source *s, enum ask_result r, int64_t asked_ms, int64_t now_ms,
+                       double draw);
+
+/* When the next poll is due, or source_look() may change its mind without news of the stream;
+ * INT64_MAX: neither. */
+int64_t source_poll_ms(const struct source *s);
+int64_t source_look_ms(const struct source *s);
+
+#endif
