@@ -74,10 +74,12 @@ static const struct config_option global_rows[] = {
       .help = "Exit with 69 if the first state does not arrive in that time." },
     { "control.state_max_age", TYPE_DURATION, OPTION_OFF, 0, 30 * DAY, .def = "60s",
       .offset = GLOBAL(control.state_max_age_ms),
-      .help = "State is stale this long after the stream was lost; off: never, 0s: at once." },
+      .help =
+          "State is stale this long after the stream was lost, unless polls go well; off: never, "
+          "0s: at once." },
     { "control.metadata_interval", TYPE_DURATION, 0, SECOND, DAY, .def = "30s",
       .offset = GLOBAL(control.metadata_interval_ms),
-      .help = "How often metadata is polled, if a route selects by it." },
+      .help = "How often metadata is polled, if a route selects by it or states are polled." },
 
     { "samples.flush_interval", TYPE_DURATION, 0, 10, HOUR, .def = "15s",
       .offset = GLOBAL(samples.flush_interval_ms),

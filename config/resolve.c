@@ -125,12 +125,20 @@ bool config_selects_router(const struct config *cfg)
     return false;
 }
 
+bool config_breakers_unresolved(const struct config *cfg)
+{
+    for (size_t i = 0; i < cfg->route_count; i++)
+        if (cfg->routes[i].breakers_unresolved)
+            return true;
+    return false;
+}
+
 bool config_unresolved(const struct config *cfg)
 {
     for (size_t i = 0; i < cfg->route_count; i++)
-        if (cfg->routes[i].breakers_unresolved || cfg->routes[i].router_unresolved)
+        if (cfg->routes[i].router_unresolved)
             return true;
-    return false;
+    return config_breakers_unresolved(cfg);
 }
 
 static bool same_text(const char *a, const char *b)

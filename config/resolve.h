@@ -21,7 +21,8 @@ void config_resolve(struct config *cfg, const struct catalog *breakers,
 /* Does a route select breakers, or a router, by metadata? */
 bool config_selects_breakers(const struct config *cfg);
 bool config_selects_router(const struct config *cfg);
-bool config_unresolved(const struct config *cfg); /* some route waits for a list */
+bool config_unresolved(const struct config *cfg);          /* some route waits for a list */
+bool config_breakers_unresolved(const struct config *cfg); /* namely for that of breakers */
 
 /* The same effective values (as the hashes tell), and the same names found. */
 bool config_same_selection(const struct config *a, const struct config *b);

@@ -135,7 +135,7 @@ static double get_fail_open(const struct scrape *s)
     if (s->snap == NULL || s->snap->cfg->fail_mode != FAIL_OPEN)
         return 0;
     return !flag(s, STATE_SYNCED) || flag(s, STATE_STALE) ||
-           config_selections(s->snap->cfg, SELECTION_NOT_LOADED) > 0;
+           config_breakers_unresolved(s->snap->cfg);
 }
 static double get_streaming(const struct scrape *s)
 {

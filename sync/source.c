@@ -7,7 +7,9 @@ void source_configure(struct source *s, const struct source_options *o, int64_t 
 
     s->options = *o;
     if (same) {
-        if (s->poll.failures == 0 && s->poll.at_ms > latest_ms)
+        if (s->poll.failures > 0)
+            schedule_now(&s->poll, now_ms); /* perhaps what was wrong has been mended */
+        else if (s->poll.at_ms > latest_ms)
             s->poll.at_ms = latest_ms; /* a shorter interval holds at once */
         return;
     }

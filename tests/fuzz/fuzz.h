@@ -23,6 +23,8 @@
     X(bypass)                                                                                      \
     X(sse)                                                                                         \
     X(state_event)                                                                                 \
+    X(state_batch)                                                                                 \
+    X(catalog)                                                                                     \
     X(config_text)                                                                                 \
     X(config_file)                                                                                 \
     X(persist)                                                                                     \

@@ -327,12 +327,12 @@ static void what_has_not_come_yet_is_unresolved_and_no_news(void **state)
 
     config_resolve(a.cfg, NULL, NULL, &warnings);
     assert_true(a.cfg->routes[0].breakers_unresolved && a.cfg->routes[0].router_unresolved);
-    assert_true(config_unresolved(a.cfg));
+    assert_true(config_unresolved(a.cfg) && config_breakers_unresolved(a.cfg));
     assert_int_equal(config_selections(a.cfg, SELECTION_NOT_LOADED), 2);
     assert_int_equal(warnings.len, 0);
     config_resolve(b.cfg, list, NULL, &warnings);
     assert_int_equal(config_selections(b.cfg, SELECTION_NOT_LOADED), 1);
-    assert_true(config_unresolved(b.cfg));
+    assert_true(config_unresolved(b.cfg) && !config_breakers_unresolved(b.cfg));
     assert_false(config_same_selection(a.cfg, b.cfg));
     assert_true(config_same_selection(b.cfg, b.cfg));
 

@@ -172,6 +172,9 @@ static void a_reload_keeps_what_goes_on_and_applies_the_rest(void **state)
     assert_int_equal(source_poll_ms(&s), START + 2020); /* shorter holds at once */
     source_configure(&s, &(struct source_options){ SOURCE_POLL, 60000 }, START + 30);
     assert_int_equal(source_poll_ms(&s), START + 2020);
+    source_poll_ended(&s, ASK_AUTH, -1, START + 2020, 0.5);
+    source_configure(&s, &(struct source_options){ SOURCE_POLL, 60000 }, START + 2030);
+    assert_int_equal(source_poll_ms(&s), START + 2030); /* a new key, perhaps */
     source_configure(&s, &(struct source_options){ SOURCE_STREAM, 60000 }, START + 40);
     assert_false(s.polling);
 
