@@ -797,6 +797,38 @@ static void metadata_lists_what_exists_and_answers_304_until_it_changes(void **s
     control_stop(c);
 }
 
+static void metadata_is_that_of_the_definitions_also_after_a_reload(void **state)
+{
+    static char tier[] = "tier", gold[] = "go\"ld", tin[] = "tin";
+    struct name_value first = { tier, gold }, then = { tier, tin };
+    struct breaker_def breaker = payments;
+    struct router_def router = payments_router;
+    struct config cfg = payments_config(), next = payments_config();
+    struct breaker_def changed = payments;
+
+    (void)state;
+    breaker.metadata = router.metadata = (struct name_value_list){ &first, 1 };
+    changed.metadata = (struct name_value_list){ &then, 1 };
+    cfg.embedded.breakers = &breaker;
+    cfg.embedded.routers = &router;
+    next.embedded.breakers = &changed;
+    struct control *c = start(&cfg);
+    struct answer a = get(c, "/v1/projects/embedded/breakers/metadata");
+    char etag[80], headers[512];
+    assert_non_null(strstr(a.body, "\"metadata\":{\"tier\":\"go\\\"ld\"}"));
+    assert_non_null(answer_header(&a, "ETag", etag, sizeof(etag)));
+    answer_free(&a);
+    a = get(c, "/v1/projects/embedded/routers/metadata");
+    assert_non_null(strstr(a.body, "\"metadata\":{\"tier\":\"go\\\"ld\"}"));
+    answer_free(&a);
+    control_reconfigure(c, &next);
+    breaker.metadata.items = NULL; /* the former file is borrowed no more */
+    snprintf(headers, sizeof(headers), "%sIf-None-Match: %s\r\n", bearer(c), etag);
+    check_answer(ask(c, "GET", "/v1/projects/embedded/breakers/metadata", headers, NULL, 0), 200,
+                 "\"metadata\":{\"tier\":\"tin\"}", "after the reload");
+    control_stop(c);
+}
+
 static void states_can_be_read_one_by_one_and_in_batches(void **state)
 {
     struct config cfg = payments_config();
@@ -1088,6 +1120,7 @@ int main(void)
         cmocka_unit_test(keys_paths_and_methods_are_checked),
         cmocka_unit_test(a_wrong_method_is_told_the_right_ones),
         cmocka_unit_test(metadata_lists_what_exists_and_answers_304_until_it_changes),
+        cmocka_unit_test(metadata_is_that_of_the_definitions_also_after_a_reload),
         cmocka_unit_test(states_can_be_read_one_by_one_and_in_batches),
         cmocka_unit_test(status_counts_open_and_closed),
         cmocka_unit_test(hosts_beyond_the_limit_are_counted_and_nothing_fails),
