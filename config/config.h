@@ -76,13 +76,15 @@ enum state_source { SOURCE_STREAM, SOURCE_POLL, SOURCE_AUTO };
 enum access_log_mode { ACCESS_OFF, ACCESS_ERRORS, ACCESS_ALL };
 enum tunnels_on_open { TUNNELS_KEEP, TUNNELS_CLOSE_IDLE, TUNNELS_CLOSE };
 
-/* A set of HTTP status codes 100 to 599. */
+/* A set of HTTP status codes 100 to 599; what is above counts as a 5xx (RFC 9110 15). */
 struct status_set {
     uint8_t bits[(600 + 7) / 8];
 };
 static inline bool status_set_has(const struct status_set *s, unsigned status)
 {
-    return status < 600 && (s->bits[status / 8] >> (status % 8) & 1);
+    if (status > 599)
+        status = 599;
+    return s->bits[status / 8] >> (status % 8) & 1;
 }
 
 /* How an upstream attempt ended (DESIGN: "Judging an attempt").  The values are

@@ -179,7 +179,7 @@ unsigned exchange_slot(const struct exchange *ex)
 static void count_request(struct exchange *ex, enum request_result result)
 {
     struct route_counters *rc = &ex->w->c.routes[exchange_slot(ex)];
-    unsigned code_class = ex->status / 100 < CODE_CLASSES ? ex->status / 100 : 0;
+    unsigned code_class = ex->status > 599 ? 5 : ex->status / 100;
     COUNT(rc->requests[ex->mode][code_class][result]);
     count_add(&rc->request_body_bytes, ex->request_bytes);
     count_add(&rc->response_body_bytes, ex->response_bytes);

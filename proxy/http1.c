@@ -228,6 +228,10 @@ static int on_field(http_parser *parser, const char *at, size_t len)
     }
     h->fields[h->field_count++] = (struct http1_field){ .name = name, .id = field_id(name) };
     r->value_seen = false;
+    /* In a response a repeated Content-Length is no error if it says the same: read_length()
+     * sees to that (RFC 9110 8.6). */
+    if (parser->type == HTTP_RESPONSE)
+        parser->flags &= ~(unsigned)F_CONTENTLENGTH;
     return 0;
 }
 
@@ -559,7 +563,8 @@ static enum http1_error read_status_line(struct http1_head *h, const char *data,
             return HTTP1_BAD_STATUS_LINE;
         h->status = h->status * 10 + (unsigned)(data[i] - '0');
     }
-    if (h->status < 100 || h->status > 599)
+    /* 600 and above are used by some, and are not ours to forbid (RFC 9110 15). */
+    if (h->status < 100)
         return HTTP1_BAD_STATUS_LINE;
     h->reason = (struct slice){ data + len, 0 };
     if (len > 13)
@@ -657,10 +662,39 @@ void http1_body_init(struct http1_body *b, enum http1_framing framing, uint64_t 
         b->done = true;
 }
 
+/* Fields that mean something only in a head (RFC 9110 6.5.1). */
+static bool trailer_forbidden(enum http1_field_id id)
+{
+    return id != FIELD_OTHER && id != FIELD_VIA;
+}
+
+/* Rarely is there anything to note: "close", "keep-alive" and "TE" name no trailer. */
+void http1_body_note_hops(struct http1_body *b, const struct http1_head *h)
+{
+    size_t len = 0;
+    if (b->framing != FRAMING_CHUNKED || h->hop_names == 0)
+        return;
+    for (size_t i = 0; i < h->field_count; i++) {
+        const struct http1_field *f = &h->fields[i];
+        if (f->id != FIELD_CONNECTION && f->id != FIELD_PROXY_CONNECTION)
+            continue;
+        struct slice rest = f->value, name;
+        while (http1_next_item(&rest, &name)) {
+            if (slice_eq_nocase(name, SLICE("close")) || trailer_forbidden(field_id(name)))
+                continue;
+            b->hop_names = xrealloc(b->hop_names, len + name.len + 2);
+            memcpy(b->hop_names + len, name.p, name.len);
+            memcpy(b->hop_names + len + name.len, ",", 2);
+            len += name.len + 1;
+        }
+    }
+}
+
 void http1_body_free(struct http1_body *b)
 {
     free(b->trailers);
-    b->trailers = NULL;
+    free(b->hop_names);
+    b->trailers = b->hop_names = NULL;
     b->trailer_len = 0;
 }
 
@@ -812,12 +846,6 @@ enum http1_error http1_body_decode(struct http1_body *b, uint8_t *data, size_t l
     return HTTP1_OK;
 }
 
-/* Fields that mean something only in a head (RFC 9110 6.5.1). */
-static bool trailer_forbidden(enum http1_field_id id)
-{
-    return id != FIELD_OTHER && id != FIELD_VIA;
-}
-
 enum http1_error http1_body_trailers(const struct http1_body *b, char *out, size_t *len)
 {
     *len = 0;
@@ -832,6 +860,8 @@ enum http1_error http1_body_trailers(const struct http1_body *b, char *out, size
     for (size_t i = 0; !err && i < h->field_count; i++)
         if (h->fields[i].id == FIELD_CONNECTION && !mark_named_hops(h, h->fields[i].value))
             err = HTTP1_BAD_FIELD;
+    if (!err && b->hop_names && !mark_named_hops(h, slice_of(b->hop_names)))
+        err = HTTP1_BAD_FIELD;
     for (size_t i = 0; !err && i < h->field_count; i++) {
         if (h->fields[i].hop || trailer_forbidden((enum http1_field_id)h->fields[i].id))
             continue;

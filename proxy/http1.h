@@ -123,12 +123,15 @@ struct http1_body {
     uint32_t line_bytes; /* of the present chunk line or the whole trailer section */
     bool trailers_kept;
     uint32_t trailer_len;
-    char *trailers; /* owned; complete lines with CRLF, at most HTTP1_TRAILER_MAX */
+    char *trailers;  /* owned; complete lines with CRLF, at most HTTP1_TRAILER_MAX */
+    char *hop_names; /* owned; what Connection named, each with a comma behind; NULL: nothing */
 };
 #define HTTP1_TRAILER_MAX    16384
 #define HTTP1_CHUNK_LINE_MAX 1024
 
 void http1_body_init(struct http1_body *b, enum http1_framing framing, uint64_t length);
+/* The body's head: a field that its Connection names is hop-by-hop as a trailer too. */
+void http1_body_note_hops(struct http1_body *b, const struct http1_head *h);
 void http1_body_free(struct http1_body *b);
 /* Reads len bytes at data. *payload bytes of body are left at data; *used bytes belonged to
  * this message (the rest, if any, to the next one: not moved). */

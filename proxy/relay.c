@@ -14,13 +14,13 @@ static void add_chunk_framing(struct block *b)
     block_add(b, "\r\n", 2);
 }
 
-/* The last chunk with the trailer section. */
+/* The last chunk with the trailer section, which is checked also where it is not passed on. */
 static enum http1_error add_last_chunk(struct relay *r)
 {
     char trailers[HTTP1_TRAILER_MAX];
     size_t len = 0;
     enum http1_error err = http1_body_trailers(r->body, trailers, &len);
-    if (err)
+    if (err || !r->to || !r->chunked_out)
         return err;
     conn_enqueue_bytes(r->to, "0\r\n", 3);
     conn_enqueue_bytes(r->to, trailers, len);
@@ -68,7 +68,7 @@ static enum relay_result consume(struct relay *r)
     pass_on(r, used, payload);
     if (!r->body->done)
         return RELAY_WAIT_SOURCE;
-    if (r->chunked_out && r->to && add_last_chunk(r))
+    if (r->body->framing == FRAMING_CHUNKED && add_last_chunk(r))
         return RELAY_MALFORMED;
     return RELAY_DONE;
 }

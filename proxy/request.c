@@ -344,6 +344,7 @@ static void note_request(struct exchange *ex, const struct http1_head *h)
     ex->expect_continue = h->expect_continue && h->minor > 0;
     ex->private_auth = h->auth_per_connection;
     http1_body_init(&ex->request_body, h->framing, h->content_length);
+    http1_body_note_hops(&ex->request_body, h);
     ex->rq = ex->request_body.done ? RQ_NONE : RQ_STREAM;
 }
 

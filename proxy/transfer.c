@@ -218,6 +218,7 @@ static void begin_response(struct exchange *ex, const struct http1_head *h, size
     judge_record(ex);
 
     http1_body_init(&ex->response_body, h->framing, h->content_length);
+    http1_body_note_hops(&ex->response_body, h);
     ex->upstream_reusable = !h->close;
     ex->private_auth |= h->auth_per_connection;
     ex->status = h->status;

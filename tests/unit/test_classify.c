@@ -174,6 +174,7 @@ static void each_outcome_has_its_default_verdict(void **state)
         { "499 is no failure", { HEAD(1, 499), DONE }, GOOD, OUTCOME_SUCCESS, false },
         { "500 at the head", { HEAD(1, 500) }, BAD, OUTCOME_STATUS, false },
         { "599 at the head", { HEAD(1, 599) }, BAD, OUTCOME_STATUS, false },
+        { "999, which counts as a 5xx", { HEAD(1, 999) }, BAD, OUTCOME_STATUS, false },
         { "101 at the head", { HEAD(1, 101) }, GOOD, OUTCOME_SUCCESS, false },
         { "event stream at the head", { STREAM_HEAD(1, 200) }, GOOD, OUTCOME_SUCCESS, false },
         { "failed event stream", { STREAM_HEAD(1, 503) }, BAD, OUTCOME_STATUS, false },
@@ -415,9 +416,9 @@ static void status_rules_look_at_every_status(void **state)
         struct attempt a;
         attempt_start(&a, &r, false, START);
         attempt_head(&a, status, false, START + 1);
-        enum verdict want = status == 404 || status == 503                     ? NEUTRAL
-                            : status == 429 || (status >= 500 && status < 600) ? BAD
-                                                                               : OPEN;
+        enum verdict want = status == 404 || status == 503   ? NEUTRAL
+                            : status == 429 || status >= 500 ? BAD
+                                                             : OPEN;
         if (verdict_of(&a) != want || a.status != status)
             fail_msg("status %u: got %s, want %s", status, verdict_name(verdict_of(&a)),
                      verdict_name(want));

@@ -393,9 +393,11 @@ static void statuses_are_codes_classes_or_ranges(void **state)
             continue;
         }
         expect_acceptance(cases[i].text, result, &why);
-        for (unsigned s = 0; s < 700; s++)
-            if (status_set_has(&set, s) != (s >= cases[i].first && s <= cases[i].last))
+        for (unsigned s = 0; s < 1000; s++) {
+            unsigned as = s > 599 ? 599 : s; /* what is above counts as a 5xx */
+            if (status_set_has(&set, s) != (as >= cases[i].first && as <= cases[i].last))
                 fail_msg("\"%s\": %u", cases[i].text, s);
+        }
     }
 }
 

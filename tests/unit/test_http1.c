@@ -759,6 +759,8 @@ static void status_lines_are_read_strictly(void **state)
         { SLICE("HTTP/1.9 200 OK"), HTTP1_OK, 200, SLICE("OK") },
         { SLICE("HTTP/1.1 100 "), HTTP1_OK, 100, SLICE("") },
         { SLICE("HTTP/1.1 599 "), HTTP1_OK, 599, SLICE("") },
+        { SLICE("HTTP/1.1 600 Made Up"), HTTP1_OK, 600, SLICE("Made Up") },
+        { SLICE("HTTP/1.1 999 Request Denied"), HTTP1_OK, 999, SLICE("Request Denied") },
         { SLICE("HTTP/1.1 404"), HTTP1_OK, 404, SLICE("") }, /* the space is often left out */
         { SLICE("HTTP/1.1 404 Not Found, \"really\"\t\xe9"), HTTP1_OK, 404,
           SLICE("Not Found, \"really\"\t\xe9") },
@@ -871,6 +873,15 @@ static void a_response_body_is_framed_in_the_order_of_rfc_9112(void **state)
         { SLICE(R11 "Content-Length: 5, 5\r\n\r\n"), false, HTTP1_BAD_LENGTH, 0, 0, false },
         { SLICE(R11 "Content-Length: 5\r\nContent-Length: 6\r\n\r\n"), false, HTTP1_BAD_LENGTH, 0,
           0, false },
+        { SLICE(R11 "Content-Length: 6\r\nA: b\r\ncontent-length: 5\r\n\r\n"), false,
+          HTTP1_BAD_LENGTH, 0, 0, false },
+        /* the same said twice is merged */
+        { SLICE(R11 "Content-Length: 5\r\nContent-Length: 5\r\n\r\n"), false, HTTP1_OK,
+          FRAMING_LENGTH, 5, false },
+        { SLICE(R11 "Content-Length: 5\r\nA: b\r\ncontent-length: 005\r\n\r\n"), false, HTTP1_OK,
+          FRAMING_LENGTH, 5, false },
+        { SLICE(R11 "Content-Length: 5\r\nContent-Length:\r\n\r\n"), false, HTTP1_BAD_LENGTH, 0, 0,
+          false },
         { SLICE(R11 "Content-Length: 18446744073709551616\r\n\r\n"), false, HTTP1_BAD_LENGTH, 0, 0,
           false },
         /* answers without a body, whatever they announce */

@@ -467,6 +467,43 @@ static void a_message_without_a_body_uses_no_byte(void **state)
     assert_int_equal(payload, 0);
 }
 
+static void what_the_heads_connection_names_is_no_trailer_either(void **state)
+{
+    (void)state;
+    static const struct {
+        struct slice lines; /* of the head */
+        struct slice want;
+    } cases[] = {
+        { SLICE("A: b\r\n"), SLICE("X-One: 1\r\nx-two: 2\r\nOne: 3\r\n") },
+        { SLICE("Connection: close, keep-alive, TE\r\n"),
+          SLICE("X-One: 1\r\nx-two: 2\r\nOne: 3\r\n") },
+        { SLICE("Connection: X-ONE\r\n"), SLICE("x-two: 2\r\nOne: 3\r\n") },
+        { SLICE("connection: ,X-Two, ,one\r\n"), SLICE("X-One: 1\r\n") },
+        { SLICE("Connection: x-one\r\nA: b\r\nCONNECTION: close,x-two\r\n"), SLICE("One: 3\r\n") },
+        { SLICE("Proxy-Connection: x-one\r\n"), SLICE("x-two: 2\r\nOne: 3\r\n") },
+    };
+    static struct http1_head h;
+
+    for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
+        struct strbuf text = STRBUF_INIT;
+        struct http1_body b;
+        char body[] = "0\r\nX-One: 1\r\nx-two: 2\r\nOne: 3\r\n\r\n", out[64];
+        size_t used, payload, len;
+        strbuf_addf(&text, "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n%.*s\r\n",
+                    (int)cases[i].lines.len, cases[i].lines.p);
+        assert_int_equal(http1_parse_response(&h, text.data, text.len, 16, false), HTTP1_OK);
+        http1_body_init(&b, h.framing, 0);
+        http1_body_note_hops(&b, &h);
+        strbuf_free(&text); /* the body keeps nothing of the head's bytes */
+        assert_int_equal(http1_body_decode(&b, (uint8_t *)body, strlen(body), &used, &payload),
+                         HTTP1_OK);
+        assert_int_equal(http1_body_trailers(&b, out, &len), HTTP1_OK);
+        if (!slice_eq((struct slice){ out, len }, cases[i].want))
+            fail_msg("\"%s\": got \"%s\"", show(cases[i].lines), show((struct slice){ out, len }));
+        http1_body_free(&b);
+    }
+}
+
 /* ---- Random bodies ---- */
 
 static void encode(struct prng *prng, const char *data, size_t len, struct strbuf *out)
@@ -538,6 +575,7 @@ int main(void)
         cmocka_unit_test(the_bound_of_a_chunk_line_holds_for_each_of_many),
         cmocka_unit_test(the_trailer_section_is_bounded_as_a_whole),
         cmocka_unit_test(trailers_are_checked_and_never_frame_route_or_authenticate),
+        cmocka_unit_test(what_the_heads_connection_names_is_no_trailer_either),
         cmocka_unit_test(a_body_of_known_length_ends_with_its_last_byte),
         cmocka_unit_test(a_body_of_huge_length_is_not_done_early),
         cmocka_unit_test(a_body_delimited_by_close_takes_everything_and_is_never_done_by_itself),
