@@ -14,7 +14,8 @@ class DnsServer:
     (suffix -> addresses), then it is NXDOMAIN.
 
     behaviour[name] may be "silent", "servfail", "nxdomain", "truncate" (UDP says TC, the
-    answer comes over TCP) or a number: seconds to hold the answer back.
+    answer comes over TCP), a number: seconds to hold the answer back, or a function from the
+    honest answer's bytes to those that are sent (None: none).
     """
 
     def __init__(self, host="127.0.0.1"):
@@ -93,6 +94,8 @@ class DnsServer:
                 data = socket.inet_pton(socket.AF_INET6 if family == AAAA else socket.AF_INET, address)
                 answers += struct.pack("!HHHIH", 0xC00C, family, 1, ttl, len(data)) + data
                 count += 1
+        if callable(how):
+            return how(reply(0, answers, count)[0]), 0
         return reply(0, answers, count)
 
     def _serve_udp(self):
