@@ -76,6 +76,12 @@ enum state_source { SOURCE_STREAM, SOURCE_POLL, SOURCE_AUTO };
 enum access_log_mode { ACCESS_OFF, ACCESS_ERRORS, ACCESS_ALL };
 enum tunnels_on_open { TUNNELS_KEEP, TUNNELS_CLOSE_IDLE, TUNNELS_CLOSE };
 
+/* A line of access.auth_file.  The token itself is nowhere. */
+struct proxy_user {
+    char *name;
+    uint8_t token_sha256[32];
+};
+
 /* A set of HTTP status codes 100 to 599; what is above counts as a 5xx (RFC 9110 15). */
 struct status_set {
     uint8_t bits[(600 + 7) / 8];
@@ -287,6 +293,9 @@ struct config {
     struct {
         struct port_list connect_ports;
         struct cidr_list deny_destinations;
+        char *auth_file;          /* NULL: clients need not say who they are */
+        struct proxy_user *users; /* of auth_file */
+        size_t user_count;
     } access;
     struct {
         int64_t min_ms, idle_ms, max_ms;

@@ -28,6 +28,7 @@ static void apply_layers(struct loader *l, const struct config_source *src, cons
     environment_apply(l, src->envp);
     flags_apply(l, src->argv, src->argc);
     secrets_apply(l, src->envp);
+    users_apply(l);
 }
 
 /* FNV-1a, 64 bits: told apart is all that hashes of two files must be. */

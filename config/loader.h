@@ -101,6 +101,12 @@ const char *secret_refusal(const char *name);
 /* secrets.c: project id, keys and base URL from their variables and files. */
 void secrets_apply(struct loader *l, char **envp);
 
+/* Notices later changes of a file that has just been read. */
+void watch_file(struct loader *l, const char *path, const struct stat *st);
+
+/* users.c: access.auth_file. */
+void users_apply(struct loader *l);
+
 /* routes.c, embedded.c, cross.c */
 void embedded_apply(struct loader *l, const cJSON *root);
 void routes_apply(struct loader *l, const cJSON *root);

@@ -175,6 +175,9 @@ static const struct config_option global_rows[] = {
     { "access.deny_destinations", TYPE_CIDRS, .def = "169.254.0.0/16,fe80::/10",
       .offset = GLOBAL(access.deny_destinations),
       .help = "Networks that explicit requests never reach, checked after resolution." },
+    { "access.auth_file", TYPE_STRING, OPTION_NULL, .offset = GLOBAL(access.auth_file),
+      .check = check_plain,
+      .help = "Who may use the explicit listeners: lines of name:SHA-256 of a random token." },
 
     { "drain.min", TYPE_DURATION, 0, 0, HOUR, .def = "5s", .offset = GLOBAL(drain.min_ms),
       .help = "After SIGTERM, serve at least this long." },

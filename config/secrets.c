@@ -29,7 +29,7 @@ static const char *lookup(char **envp, const char *name)
     return NULL;
 }
 
-static void watch(struct loader *l, const char *path, const struct stat *st)
+void watch_file(struct loader *l, const char *path, const struct stat *st)
 {
     struct loaded *c = l->loaded;
 
@@ -77,7 +77,7 @@ static char *read_open_file(struct loader *l, int fd, const char *path, const ch
     *problem = n < 0 ? strerror(errno) : len > SECRET_MAX ? "is too large" : trim_line(data, &len);
     if (!*problem) {
         value = arena_strndup(l->arena, data, len);
-        watch(l, path, &st);
+        watch_file(l, path, &st);
     }
     explicit_bzero(data, sizeof(data));
     return value;

@@ -351,6 +351,7 @@ static const struct point client_errors[] = {
     WORKERS("timeout", client_errors_timeout),
     WORKERS("aborted", client_errors_aborted),
     WORKERS("forbidden", client_errors_forbidden),
+    WORKERS("unauthenticated", client_errors_unauthenticated),
 };
 static const struct point retries[] = { WORKERS("stale_connection", retries_stale_connection) };
 static const struct point limits[] = {

@@ -183,6 +183,7 @@ struct histogram { /* upper bounds are the exposition's; the last bucket is +Inf
     X(half_open_limited_eligible) \
     X(half_open_limited_rate) \
     X(half_open_limited_concurrent) \
+    X(client_errors_unauthenticated) \
     X(tunnel_bytes_up) \
     X(tunnel_bytes_down)
 /* clang-format on */

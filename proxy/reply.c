@@ -141,6 +141,8 @@ void reply_write(const struct reply *r, struct strbuf *out)
         add_sf_string(out, r->detail);
     }
     strbuf_adds(out, "\r\n");
+    if (r->authenticate)
+        add_field(out, "Proxy-Authenticate: ", "Basic realm=\"tripswitch-proxy\"");
     if (r->breaker) {
         add_field(out, "X-Tripswitch-Breaker: ", name);
         add_field(out, "X-Tripswitch-State: ", r->breaker_state);

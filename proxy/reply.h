@@ -27,6 +27,7 @@ struct reply {
     int64_t retry_after_ms;    /* OFF: none */
     bool close;                /* announce Connection: close */
     bool no_body;              /* HEAD */
+    bool authenticate;         /* 407: ask for a name and a token */
     const char *body_type;     /* with body: an answer that is not a problem */
     const char *body;
     size_t body_len;

@@ -1,7 +1,9 @@
 #include "proxy/request.h"
 #include "base/base.h"
 #include "base/log.h"
+#include "base/strbuf.h"
 #include "proxy/answer.h"
+#include "proxy/auth.h"
 #include "proxy/exchange.h"
 #include "proxy/judge.h"
 #include "proxy/proxy.h"
@@ -371,16 +373,35 @@ static int64_t max_forwards(const struct http1_head *h)
     return n == 0 ? -2 : n - 1;
 }
 
+/* The head as it came, without what a script in a browser must not learn (RFC 9110 9.3.8). */
+static void add_trace(struct strbuf *out, const struct http1_head *h, const char *head,
+                      size_t head_len)
+{
+    size_t line_len = h->field_count ? (size_t)(h->fields[0].line.p - head) : head_len - 2;
+    strbuf_add(out, head, line_len);
+    for (size_t i = 0; i < h->field_count; i++) {
+        const struct http1_field *f = &h->fields[i];
+        if (f->id != FIELD_AUTHORIZATION && f->id != FIELD_PROXY_AUTHORIZATION &&
+            !slice_eq_nocase(f->name, SLICE("cookie")))
+            strbuf_add(out, f->line.p, f->line.len);
+    }
+    strbuf_adds(out, "\r\n");
+}
+
 static void reply_as_last_hop(struct exchange *ex, const struct http1_head *h, const char *head,
                               size_t head_len)
 {
     bool trace = slice_eq(h->method, SLICE("TRACE"));
+    struct strbuf text = STRBUF_INIT;
+    if (trace)
+        add_trace(&text, h, head, head_len);
     answer_send(ex, &(struct reply){ .status = 200,
                                      .detail = "",
                                      .retry_after_ms = OFF,
                                      .body_type = trace ? "message/http" : "text/plain",
-                                     .body = trace ? head : "",
-                                     .body_len = trace ? head_len : 0 });
+                                     .body = strbuf_str(&text),
+                                     .body_len = text.len });
+    strbuf_free(&text);
 }
 
 #define UPGRADE_MAX 128
@@ -464,6 +485,36 @@ static bool admit(struct exchange *ex)
         answer_error(ex, 403, PERR_HTTP_REQUEST_DENIED, turned_away_detail(why));
     else
         answer_error(ex, 503, PERR_CONNECTION_LIMIT_REACHED, turned_away_detail(why));
+    return false;
+}
+
+static bool is_authenticated(const struct exchange *ex, const struct http1_head *h)
+{
+    const struct config *cfg = exchange_config(ex);
+    const struct http1_field *credentials = NULL;
+    for (size_t i = 0; i < h->field_count; i++) {
+        if (h->fields[i].id != FIELD_PROXY_AUTHORIZATION)
+            continue;
+        if (credentials)
+            return false; /* whose? */
+        credentials = &h->fields[i];
+    }
+    return credentials && auth_check(cfg->access.users, cfg->access.user_count, credentials->value);
+}
+
+/* access.auth_file: on the explicit listeners only, as a redirected client knows of no proxy,
+ * and once per tunnel.  False: answered. */
+static bool authenticate(struct exchange *ex, const struct http1_head *h)
+{
+    const struct config *cfg = exchange_config(ex);
+    if (!cfg->access.auth_file || ex->down->original || ex->down->inner || is_authenticated(ex, h))
+        return true;
+    COUNT(ex->w->c.client_errors_unauthenticated);
+    answer_send(ex, &(struct reply){ .status = 407,
+                                     .error = PERR_HTTP_REQUEST_DENIED,
+                                     .detail = "a name and token of access.auth_file are needed",
+                                     .retry_after_ms = OFF,
+                                     .authenticate = true });
     return false;
 }
 
@@ -649,7 +700,7 @@ void request_begin(struct downstream *d, struct http1_head *h, size_t head_len)
     note_request(ex, h);
     /* The bytes stay where they are until the next read: h goes on pointing at them. */
     d->c.in->start += (uint32_t)head_len;
-    if (!admit(ex) || !parse_target(ex, h, &a, &path))
+    if (!admit(ex) || !authenticate(ex, h) || !parse_target(ex, h, &a, &path))
         return;
     int64_t forwards = max_forwards(h);
     if (forwards == -2) {
