@@ -282,6 +282,7 @@ struct config {
         int64_t header_fields;
         int64_t buffer;
         int64_t buffered_total;
+        int64_t min_body_rate; /* bytes per second; OFF: a body may take its time */
         int64_t upstream_idle; /* per worker */
         int64_t dns_queue;
         int64_t auto_breakers;

@@ -309,9 +309,67 @@ void exchange_rearm(struct exchange *ex)
         at = earlier(at, first_byte_deadline(ex));
         at = earlier(at, idle_deadline(ex));
         at = earlier(at, fin_deadline(ex));
+        at = earlier(at, ex->pace_at_ms ? ex->pace_at_ms : OFF);
         at = earlier(at, after(ex->start_us / 1000, ex->route->cfg->timeouts.total_ms));
     }
     conn_set_deadline(&ex->down->c, at);
+}
+
+/* ---- How fast the bodies come ---- */
+
+static void timed_out(struct exchange *ex, const char *detail)
+{
+    judge_failed(ex, OUTCOME_TIMEOUT);
+    answer_fail(ex, 504, PERR_HTTP_RESPONSE_TIMEOUT, detail);
+}
+
+void exchange_watch_pace(struct exchange *ex)
+{
+    if (exchange_config(ex)->limits.min_body_rate != OFF && !ex->pace_at_ms)
+        ex->pace_at_ms = worker_now_ms(ex->w) + PACE_STEP_MS;
+}
+
+static bool is_full(const struct exchange *ex, const struct conn *c)
+{
+    return c->out_bytes >= (size_t)exchange_config(ex)->limits.buffer;
+}
+
+/* Nothing is owed before the origin has asked for the body, nor while it takes no more. */
+static bool request_too_slow(struct exchange *ex)
+{
+    bool unasked = ex->expect_continue && !ex->interim_count && !ex->request_bytes;
+    return ex->rq == RQ_STREAM && ex->up && !ex->upload_broken &&
+           pace_too_slow(&ex->request_pace, ex->request_bytes, unasked || is_full(ex, &ex->up->c),
+                         exchange_config(ex)->limits.min_body_rate);
+}
+
+/* An event stream has nothing to say for most of the time: that is its nature. */
+static bool response_too_slow(struct exchange *ex)
+{
+    return ex->state == EX_RELAY && ex->rs == RS_STREAM && !ex->event_stream &&
+           pace_too_slow(&ex->response_pace, ex->response_bytes, is_full(ex, &ex->down->c),
+                         exchange_config(ex)->limits.min_body_rate);
+}
+
+/* False: the exchange has been cut. */
+static bool keeps_pace(struct exchange *ex)
+{
+    ex->pace_at_ms = worker_now_ms(ex->w) + PACE_STEP_MS;
+    if (request_too_slow(ex)) {
+        COUNT(ex->w->c.limit_min_body_rate);
+        COUNT(ex->w->c.client_errors_timeout);
+        judge_failed(ex, OUTCOME_LOCAL);
+        ex->close_after = true;
+        answer_fail(ex, 408, PERR_HTTP_REQUEST_ERROR,
+                    "the request body came slower than limits.min_body_rate");
+        return false;
+    }
+    if (response_too_slow(ex)) {
+        COUNT(ex->w->c.limit_min_body_rate);
+        timed_out(ex, "the response body came slower than limits.min_body_rate");
+        return false;
+    }
+    return true;
 }
 
 /* ---- Connecting ---- */
@@ -391,6 +449,8 @@ static void send_request(struct exchange *ex, struct upstream *up)
     conn_enqueue(&up->c, b);
     attempt_clock_stop(&ex->attempt);
     up->c.urgent = true; /* it reads a head first */
+    if (ex->rq == RQ_STREAM)
+        exchange_watch_pace(ex);
     ex->last_move_ms = worker_now_ms(ex->w);
     transfer_run(ex);
 }
@@ -496,12 +556,6 @@ void exchange_on_upstream(struct exchange *ex)
     run(ex);
 }
 
-static void timed_out(struct exchange *ex, const char *detail)
-{
-    judge_failed(ex, OUTCOME_TIMEOUT);
-    answer_fail(ex, 504, PERR_HTTP_RESPONSE_TIMEOUT, detail);
-}
-
 static void probe_timed_out(struct exchange *ex)
 {
     static const char detail[] = "a half-open attempt, not answered within half_open.timeout";
@@ -556,7 +610,7 @@ void exchange_on_deadline(struct exchange *ex)
         timed_out(ex, "nothing moved for timeouts.idle");
     else if (reached(after(ex->start_us / 1000, ex->route->cfg->timeouts.total_ms), now_ms))
         timed_out(ex, "not finished within timeouts.total");
-    else
+    else if (!ex->pace_at_ms || now_ms < ex->pace_at_ms || keeps_pace(ex))
         exchange_rearm(ex);
 }
 

@@ -12,6 +12,7 @@
 #include "proxy/gate.h"
 #include "proxy/http1.h"
 #include "proxy/metrics.h"
+#include "proxy/pace.h"
 #include "proxy/probe.h"
 #include "proxy/reply.h"
 #include "proxy/upstream.h"
@@ -98,6 +99,7 @@ struct exchange {
     bool upgrade : 1;        /* a listed Upgrade has been passed on */
     bool opaque : 1;         /* a tunnel's bytes, not HTTP */
     bool tunnel_broken : 1;  /* ended by a reset or by us, not by both sides */
+    bool event_stream : 1;   /* the response is one */
     bool bypassed : 1;       /* the host is in the bypass list, or bypass is on */
     bool ungated : 1;        /* mode off, or in the bypass list: makes no samples */
     bool holds_tunnel : 1;   /* a place under limits.tunnels */
@@ -125,7 +127,9 @@ struct exchange {
     int64_t last_move_ms;         /* any byte of the exchange, for timeouts.idle */
     int64_t fin_ms;               /* client's FIN; 0: none */
     int64_t connect_deadline_ms;
-    int64_t probe_until_ms;                 /* half_open.timeout cuts then; 0: never */
+    int64_t probe_until_ms; /* half_open.timeout cuts then; 0: never */
+    int64_t pace_at_ms;     /* next look at how fast the bodies come; 0: nobody looks */
+    struct pace request_pace, response_pace;
     uint64_t request_bytes, response_bytes; /* bodies */
 
     uint8_t trace_len;
@@ -157,7 +161,8 @@ const struct config *exchange_config(const struct exchange *ex);
 unsigned exchange_slot(const struct exchange *ex); /* the route's, in worker_counters.routes */
 void exchange_set_mode(struct exchange *ex, enum traffic_mode mode);
 void exchange_enter(struct exchange *ex, enum exchange_state next);
-void exchange_rearm(struct exchange *ex); /* works out the next deadline */
+void exchange_rearm(struct exchange *ex);      /* works out the next deadline */
+void exchange_watch_pace(struct exchange *ex); /* a body begins: limits.min_body_rate */
 /* Looks for a connection and sends the request; fresh: not from the pool. */
 void exchange_connect(struct exchange *ex, bool fresh);
 void exchange_forget_head(struct exchange *ex); /* it will not be sent again */

@@ -364,6 +364,7 @@ static const struct point limits[] = {
     WORKERS("auto_breakers", limit_auto_breakers),
     WORKERS("upstream_idle", limit_upstream_idle),
     WORKERS("interim_responses", limit_interim_responses),
+    WORKERS("min_body_rate", limit_min_body_rate),
     GET("telemetry_connections", get_telemetry_refused),
     GET("admin_connections", get_admin_refused),
     GET("overrides", get_overrides_refused),

@@ -175,6 +175,7 @@ struct histogram { /* upper bounds are the exposition's; the last bucket is +Inf
     X(limit_auto_breakers) \
     X(limit_upstream_idle) \
     X(limit_interim_responses) \
+    X(limit_min_body_rate) \
     X(client_errors_bad_request) \
     X(client_errors_header_too_large) \
     X(client_errors_timeout) \

@@ -212,7 +212,8 @@ static bool is_event_stream(const struct http1_head *h)
 static void begin_response(struct exchange *ex, const struct http1_head *h, size_t head_len)
 {
     bool was_fixed = ex->attempt.fixed;
-    attempt_head(&ex->attempt, h->status, is_event_stream(h), worker_now_ms(ex->w));
+    ex->event_stream = is_event_stream(h);
+    attempt_head(&ex->attempt, h->status, ex->event_stream, worker_now_ms(ex->w));
     if (was_fixed)
         COUNT(ex->w->c.late_answers_total);
     judge_record(ex);
@@ -235,6 +236,7 @@ static void begin_response(struct exchange *ex, const struct http1_head *h, size
     ex->up->c.urgent = false;
     exchange_enter(ex, EX_RELAY);
     ex->rs = RS_STREAM;
+    exchange_watch_pace(ex);
 }
 
 /* Room for the rest of a response head; -1: it is larger than limits.header_bytes. */

@@ -4,7 +4,7 @@ import concurrent.futures
 import threading
 import time
 
-from harness import Case, Raw, SharedCase, request, slowdown, variant, wait_until
+from harness import Case, Raw, SharedCase, chunk, pattern, request, slowdown, variant, wait_until
 
 
 class HeadLimitTest(SharedCase):
@@ -121,6 +121,129 @@ class ClientLimitTest(Case):
                 client.close()
 
         wait_until(again, 5, "a free place for the greedy one")
+
+
+class MinBodyRateTest(Case):
+    """limits.min_body_rate looks at ten seconds that count; all cases pass theirs at the same time."""
+
+    HOLD_S = 13.5
+
+    def scripts(self):
+        """name -> (origin's script, what the client does); the latter returns what it saw"""
+        hold, small, big = self.HOLD_S, b"x" * 25, pattern(6_000_000)
+
+        def drip(conn, head, piece, seconds, tail=b""):
+            conn.send(head)
+            end = time.monotonic() + seconds
+            while time.monotonic() < end:
+                conn.send(piece)
+                time.sleep(0.25)
+            conn.send(tail)
+            conn.wait_for_end()
+
+        def ask(client, url):
+            client.send(request("GET", url))
+            return client.read_response(allow_truncated=True)
+
+        def upload(piece, seconds, tail=b"", lines=("Content-Length: 90000",)):
+            def run(client, url):
+                client.send(request("POST", url, *lines))
+                end = time.monotonic() + seconds
+                while time.monotonic() < end and client.try_send(piece):
+                    if client.readable(0.25):
+                        break
+                client.try_send(tail)
+                return client.read_response("POST")
+            return run
+
+        def take(conn):
+            conn.read_request()
+            conn.respond(200, b"taken")
+            conn.wait_for_end()
+
+        def never_done(conn):
+            conn.wait_for_end()
+
+        def late_reader(client, url):
+            client.send(request("GET", url))
+            time.sleep(hold)
+            return client.read_response()
+
+        def take_late(conn):
+            got = conn.read_request(with_body=False)
+            time.sleep(hold)
+            conn.read_body(got)
+            conn.respond(200, b"taken")
+            conn.wait_for_end()
+
+        def ask_late(conn):
+            got = conn.read_request(with_body=False)
+            time.sleep(hold)
+            conn.send(b"HTTP/1.1 100 Continue\r\n\r\n")
+            conn.read_body(got)
+            conn.respond(200, b"taken")
+            conn.wait_for_end()
+
+        def expecting(client, url):
+            client.send(request("POST", url, "Content-Length: 5", "Expect: 100-continue"))
+            head = client.read_response_head()
+            if head.status != 100:
+                raise AssertionError(head.first)
+            client.send(b"hello")
+            return client.read_response("POST")
+
+        chunked = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
+        events = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
+        length = b"HTTP/1.1 200 OK\r\nContent-Length: 90000\r\n\r\n"
+        quick = b"y" * 500  # four times a second: 2000 bytes
+        rounds = 180
+        return {
+            "slow upload": (never_done, upload(small, hold)),
+            "slow chunked upload": (never_done, upload(chunk(small), hold, b"", ("Transfer-Encoding: chunked",))),
+            "quick enough upload": (take, upload(chunk(quick), hold, b"0\r\n\r\n", ("Transfer-Encoding: chunked",))),
+            "slow response": (lambda c: (c.read_request(), drip(c, length, small, 2 * hold)), ask),
+            "slow chunked response": (lambda c: (c.read_request(), drip(c, chunked, chunk(small), 2 * hold)), ask),
+            "quick enough response": (lambda c: (c.read_request(), drip(c, chunked, chunk(quick), hold, b"0\r\n\r\n")), ask),
+            "event stream": (lambda c: (c.read_request(), drip(c, events, chunk(b":\n"), hold, b"0\r\n\r\n")), ask),
+            "slow reader": (lambda c: (c.read_request(), c.respond(200, big), c.wait_for_end()), late_reader),
+            "slow taker": (take_late, upload(b"z" * 33_000, 0.01, b"z" * 33_000 * (rounds - 1), (f"Content-Length: {33_000 * rounds}",))),
+            "slow to ask": (ask_late, expecting),
+        }
+
+    def test_bodies_below_the_rate_are_cut_and_nobody_is_blamed_for_the_other_side(self):
+        proxy = self.proxy({"limits": {"min_body_rate": "1KiB"}, "access_log": {"mode": "all"}}, self.control())
+        scripts = self.scripts()
+        origins = {name: self.origin(script, timeout=40) for name, (script, _) in scripts.items()}
+
+        def run(name):
+            client = self.client(proxy, timeout=40)
+            began = time.monotonic()
+            try:
+                response = scripts[name][1](client, f"{origins[name].url}/")
+                return (response.status, response.complete), time.monotonic() - began
+            except ConnectionResetError:
+                return "reset", time.monotonic() - began
+
+        with concurrent.futures.ThreadPoolExecutor(len(scripts)) as pool:
+            seen = dict(zip(scripts, pool.map(run, scripts)))
+        for name, (what, took) in seen.items():
+            with self.subTest(name):
+                if "upload" in name and "slow" in name:
+                    self.assertEqual(what, (408, True))
+                elif "slow" in name and "response" in name:
+                    self.assertEqual(what, (200, False))
+                else:
+                    self.assertEqual(what, (200, True))
+                    continue
+                self.assertTrue(9.5 < took < 13, took)
+        for name in ("slow upload", "slow chunked upload"):
+            origins[name].wait_ended()
+            self.assertFalse(origins[name].received().endswith(b"0\r\n\r\n"))
+        self.assertEqual(proxy.metric("limit_rejections_total", limit="min_body_rate"), 4)
+        self.assertEqual(proxy.metric("client_errors_total", reason="timeout"), 2)
+        self.assertEqual(proxy.metric("attempts_total", outcome="local"), 2)
+        self.assertEqual(proxy.metric("attempts_total", outcome="timeout"), 2)
+        self.assertEqual(proxy.metric("attempts_total", outcome="success"), len(scripts) - 4)
 
 
 class DescriptorTest(Case):
