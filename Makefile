@@ -133,6 +133,15 @@ test-large:
 	 $(PYTHON) tests/integration/run.py -j 1 --bin build/tripswitch-proxy \
 	 -k thousands_of_idle_tunnels -k same_through_splice tests/integration/test_tunnel.py
 
+# Under ASan for so long, and then under TSan.
+SOAK_SECONDS ?= 600
+
+soak:
+	@tools/deps.sh build test
+	$(SUBMAKE) VARIANT=asan all
+	$(SUBMAKE) VARIANT=tsan all
+	@$(PYTHON) tools/test.py --soak $(SOAK_SECONDS)
+
 demo:
 	@tools/deps.sh build demo
 	$(SUBMAKE) VARIANT=release all
@@ -180,6 +189,7 @@ help:
 	@echo 'make test-large    8 000 idle tunnels, and 6 GiB through tunnels, every byte hashed:'
 	@echo '                   some minutes; LARGE_TUNNELS=N LARGE_MB=N'
 	@echo 'make demo          watch a breaker trip and recover, in half a minute'
+	@echo 'make soak          mixed traffic under ASan and TSan, SOAK_SECONDS=600 each'
 	@echo 'make unit          build and run the unit tests (VARIANT=asan for sanitizers)'
 	@echo 'make lint          clang-tidy, cppcheck, include arrows, lone headers, scripts;'
 	@echo "                   CHECKS='arrows headers' runs only those"
@@ -197,7 +207,7 @@ help:
 	@echo 'VARIANT=release|clang|asan|tsan, CC, CFLAGS, LDFLAGS, V=1 (show commands)'
 
 FORCE:
-.PHONY: all units unit run test test-large demo deps format check-format lint install uninstall clean help FORCE
+.PHONY: all units unit run test test-large soak demo deps format check-format lint install uninstall clean help FORCE
 -include tests/fuzz/fuzz.mk
 -include tests/bench/bench.mk
 -include $(shell find $(OUT)/obj -name '*.d' 2>/dev/null)

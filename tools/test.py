@@ -2,6 +2,7 @@
 """Run every test of a built tree and end with one total line.
 
     tools/test.py [--jobs N]
+    tools/test.py --soak SECONDS    only the soak, for so long under each sanitizer
 
 hardening    the release binary, by readelf
 seeds        what the fuzzers know, replayed under asan
@@ -9,6 +10,7 @@ unit         every build/{asan,tsan}/unit/test_* (cmocka)
 integration  tests/integration/run.py: all of it against the asan binary, the tests of what
              several threads share against the tsan binary, and those of speed and memory
              against the release binary
+soak         tests/integration/soak.py for 15 s under asan and 15 s under tsan
 
 A sanitizer that cannot work on this machine is said so, here and again above the total.
 """
@@ -27,8 +29,10 @@ import time
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 UNIT_LIMIT_S = 300
+SOAK_S = 15
 THREADED = ["books", "reload", "stream", "embedded"]  # tests/integration/test_<x>.py
-MEASURING = ["costs_no_memory", "costs_next_to_nothing", "bounds_the_memory", "ready_quickly"]  # with sanitizers they mean little
+MEASURING = ["costs_no_memory", "costs_next_to_nothing", "bounds_the_memory", "ready_quickly",
+             "every_system_call"]  # with sanitizers they mean little
 SUMMARY = re.compile(r"^(\d+) passed, (\d+) failed(?:, (\d+) skipped)?$")
 
 LEAK = "#include <stdlib.h>\nint main(void) { volatile char *p = malloc(9); *p = 1; p = 0; return 0; }\n"
@@ -211,14 +215,37 @@ def integration(tally, variant, jobs, env, files=(), prefix=(), words=()):
     tally.add(what, passed, failed, skipped, time.monotonic() - began)
 
 
+# ---- Soak ----
+
+def soak(tally, variant, seconds, env, prefix=()):
+    what = f"soak of {seconds:g} s, {variant}"
+    headline(what)
+    began = time.monotonic()
+    command = [*prefix, sys.executable, "tests/integration/soak.py", "--seconds", str(seconds), "--bin",
+               f"build/{variant}/tripswitch-proxy"]
+    done = subprocess.run(command, cwd=ROOT, stdin=subprocess.DEVNULL, env={**os.environ, **env}, check=False)
+    tally.add(what, int(done.returncode == 0), int(done.returncode != 0), 0, time.monotonic() - began)
+
+
+def soaks(tally, seconds, leaks, tsan_prefix):
+    soak(tally, "asan", seconds, leaks)
+    if tsan_prefix is not None:
+        soak(tally, "tsan", seconds, {}, tsan_prefix)
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--jobs", type=int, default=os.cpu_count())
-    jobs = max(1, parser.parse_args().jobs)
+    parser.add_argument("--soak", type=float, metavar="SECONDS")
+    args = parser.parse_args()
+    jobs = max(1, args.jobs)
     os.chdir(ROOT)
     tally = Tally()
     leaks = probe_leaks(tally)
     tsan_prefix = probe_races(tally)
+    if args.soak:
+        soaks(tally, args.soak, leaks, tsan_prefix)
+        sys.exit(tally.show())
     run_taps(tally, "hardening, release", [[sys.executable, "tools/check_hardening.py", "build/tripswitch-proxy"]], 1)
     units(tally, "asan", jobs, leaks)
     seeds(tally, leaks)
@@ -228,6 +255,7 @@ def main():
     if tsan_prefix is not None:
         integration(tally, "tsan", 2 * jobs, {}, [f"tests/integration/test_{t}.py" for t in THREADED], tsan_prefix)
     integration(tally, "release", jobs, {}, words=MEASURING)
+    soaks(tally, SOAK_S, leaks, tsan_prefix)
     sys.exit(tally.show())
 
 

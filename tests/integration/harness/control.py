@@ -88,6 +88,7 @@ class ControlPlane:
         self.etags = set()  # all that were ever sent
         self.polls = []  # (monotonic time, ids) of every state:batch
         self.violations = []
+        self.former = []  # (api key, ingest secret) of before a rotation, still good
         self.check_clock = True  # False: a test moves the client's wall clock
         self.keep_samples = True
         self.accepted = 0
@@ -217,12 +218,18 @@ class ControlPlane:
         conn.sock.sendall("\r\n".join(head).encode() + b"\r\n\r\n" + body)
 
     def _authorized(self, head):
-        if head.get("authorization") == f"Bearer {self.api_key}":
+        if head.get("authorization") in [f"Bearer {key}" for key in (self.api_key, *(k for k, _ in self.former))]:
             return True
         self.violation(f"wrong Authorization on {head.first!r}")
         return False
 
     # -- reads -----------------------------------------------------------------------
+
+    def rotate(self):
+        """New keys; the old ones are good until `former` is cleared."""
+        self.former = [(self.api_key, self.ingest_secret)]
+        self.api_key = "eb_pk_" + os.urandom(16).hex()
+        self.ingest_secret = os.urandom(32).hex()
 
     def _status(self, conn, head):
         if not self._authorized(head):
@@ -470,8 +477,9 @@ class ControlPlane:
             raise ValueError(f"X-EB-Timestamp {stamp} is not fresh")
         signature = head.get("x-eb-signature")
         if self.signed:
-            want = hmac.new(bytes.fromhex(self.ingest_secret), stamp.encode() + b"." + body, hashlib.sha256).hexdigest()
-            if signature != f"v1={want}":
+            good = [hmac.new(bytes.fromhex(secret), stamp.encode() + b"." + body, hashlib.sha256).hexdigest()
+                    for secret in (self.ingest_secret, *(s for _, s in self.former))]
+            if signature not in [f"v1={want}" for want in good]:
                 raise ValueError(f"X-EB-Signature {signature!r} does not fit the bytes on the wire")
         elif signature is not None:
             raise ValueError("signed although no secret is configured")
