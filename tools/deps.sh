@@ -34,6 +34,7 @@ test    wget                  command:wget
 test    iproute2              command:ip
 test    nftables              command:nft
 test    iptables              command:iptables-legacy command:iptables-nft
+test    strace                command:strace
 demo    python3               command:python3
 lint    clang                 command:clang
 lint    clang-format          command:clang-format
