@@ -134,6 +134,21 @@ static bool take_block(struct conn *c)
     return false;
 }
 
+void conn_make_sure(struct conn *c)
+{
+    char byte;
+    if (!c->unsure || c->dead)
+        return;
+    c->unsure = false;
+    c->readable = true;
+    if (recv(c->fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT) >= 0 || errno == EINTR)
+        return;
+    if (errno == EAGAIN)
+        c->readable = false;
+    else
+        c->error = errno; /* told only once: the next read would take it for a FIN */
+}
+
 enum io_result conn_read(struct conn *c, size_t want, size_t *got)
 {
     *got = 0;
@@ -141,6 +156,10 @@ enum io_result conn_read(struct conn *c, size_t want, size_t *got)
         return IO_ERROR;
     if (c->eof)
         return IO_EOF;
+    if (!c->readable)
+        conn_make_sure(c);
+    if (c->error)
+        return IO_ERROR;
     if (!c->readable)
         return IO_AGAIN;
     if (share_used_up(c, 0)) {
@@ -161,10 +180,14 @@ enum io_result conn_read(struct conn *c, size_t want, size_t *got)
         share_used_up(c, (size_t)n);
         /* A short read has emptied the socket, unless a FIN is still to be fetched. */
         if ((size_t)n < want && !c->hangup)
-            c->readable = false;
+            c->readable = false, c->unsure = true;
         return IO_OK;
     }
     conn_release_empty(c);
+    if (n == 0 && c->write_error == ECONNRESET) {
+        c->error = ECONNRESET; /* told to the write; no FIN came */
+        return IO_ERROR;
+    }
     if (n == 0) {
         c->eof = true;
         return IO_EOF;
@@ -225,6 +248,7 @@ enum io_result conn_flush(struct conn *c)
                 return IO_AGAIN;
             }
             c->write_error = errno;
+            c->readable = true; /* the read tells what is left, and how it ended */
             return IO_ERROR;
         }
         out_consume(c, (size_t)sent);

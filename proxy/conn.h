@@ -34,6 +34,8 @@ struct conn {
     int write_error; /* errno of a failed write: what came in may still be read */
     bool connecting : 1;
     bool readable : 1;
+    bool unsure : 1; /* a short read has emptied the socket, unless a reset came with the bytes:
+                        libevent tells of both in the words of either */
     bool writable : 1;
     bool hangup : 1; /* epoll saw the peer's FIN; bytes may be left to read */
     bool eof : 1;    /* a read returned 0 */
@@ -87,6 +89,14 @@ void conn_enqueue(struct conn *c, struct block *b); /* takes b over (not a pinne
 /* Copies into the last out block or a new one (of the reserve, if the limit is reached: only
  * for little, so that an answer can always be finished). */
 void conn_enqueue_bytes(struct conn *c, const void *data, size_t len);
+/* A whole message has been read: nothing more is waited for now, so it need not be found out
+ * whether a reset came with its last bytes.  A later write tells. */
+static inline void conn_settled(struct conn *c)
+{
+    c->unsure = false;
+}
+/* After a short read: asks the kernel what is behind it. */
+void conn_make_sure(struct conn *c);
 void conn_drop_in(struct conn *c); /* gives c->in back */
 void conn_drop_out(struct conn *c);
 /* Gives c->in back if it holds nothing. */

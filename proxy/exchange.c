@@ -292,6 +292,12 @@ static int64_t probe_deadline(const struct exchange *ex)
     return ex->probe_until_ms && !answered ? ex->probe_until_ms : OFF;
 }
 
+/* Once, for those who still wait then: asking after each request would be a call more. */
+static int64_t client_look(const struct exchange *ex)
+{
+    return ex->client_looked_at ? OFF : ex->start_us / 1000 + CLIENT_LOOK_MS;
+}
+
 void exchange_rearm(struct exchange *ex)
 {
     int64_t at = CONN_NO_DEADLINE;
@@ -310,6 +316,7 @@ void exchange_rearm(struct exchange *ex)
         at = earlier(at, idle_deadline(ex));
         at = earlier(at, fin_deadline(ex));
         at = earlier(at, ex->pace_at_ms ? ex->pace_at_ms : OFF);
+        at = earlier(at, client_look(ex));
         at = earlier(at, after(ex->start_us / 1000, ex->route->cfg->timeouts.total_ms));
     }
     conn_set_deadline(&ex->down->c, at);
@@ -587,6 +594,13 @@ void exchange_on_deadline(struct exchange *ex)
     if (ex->state != EX_TUNNEL && reached(fin_deadline(ex), now_ms)) {
         transfer_client_gone(ex, ex->fin_ms);
         return;
+    }
+    if (ex->state != EX_TUNNEL && reached(client_look(ex), now_ms)) {
+        ex->client_looked_at = true;
+        if (conn_connect_error(&ex->down->c) != 0) {
+            transfer_client_gone(ex, now_ms);
+            return;
+        }
     }
     if (ex->state == EX_CONNECT && reached(ex->connect_deadline_ms, now_ms)) {
         ex->job->failure = ex->job->asking ? CONNECT_DNS_TIMEOUT : CONNECT_TIMEOUT;

@@ -54,6 +54,7 @@ enum response_state {
 #define EXCHANGE_REPLAY_MAX 8192 /* bytes of head and body kept for promise 5 */
 #define INTERIM_MAX         16   /* 1xx answers to one request */
 #define FIN_GRACE_MS        1000
+#define CLIENT_LOOK_MS      1000 /* a reset that came with the request is noticed after this */
 
 struct exchange {
     enum exchange_state state;
@@ -90,6 +91,7 @@ struct exchange {
     bool chunked_out : 1;   /* the response leaves chunked */
     bool close_after : 1;   /* close the client connection after the answer */
     bool client_gone : 1;
+    bool client_looked_at : 1;
     bool waiting_client : 1;
     bool head_sent : 1; /* a response head has been handed to the client */
 

@@ -139,6 +139,8 @@ enum relay_result relay_body(struct relay *r)
     }
     if (drained)
         res = RELAY_WAIT_SOURCE;
+    if (res == RELAY_DONE)
+        conn_settled(r->from);
     if (flush(r) == RELAY_SINK_ERROR)
         return RELAY_SINK_ERROR;
     return res;

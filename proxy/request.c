@@ -728,6 +728,8 @@ void request_begin(struct downstream *d, struct http1_head *h, size_t head_len)
         return;
     }
     conn_release_empty(&d->c);
+    if (ex->rq != RQ_STREAM)
+        conn_settled(&d->c);
     judge_begin(ex);
     exchange_enter(ex, EX_CONNECT);
     exchange_connect(ex, false);

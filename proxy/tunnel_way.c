@@ -90,6 +90,10 @@ static int pipe_fill(struct way_run *r)
 {
     struct tunnel_pipe *p = r->way->pipe;
     if (!r->from->readable)
+        conn_make_sure(r->from);
+    if (r->from->error)
+        return -1;
+    if (!r->from->readable)
         return 0;
     ssize_t n;
     do {

@@ -1,10 +1,13 @@
 """Faults of everything around the proxy: traffic goes on, the books balance, nothing is left behind."""
 
 import concurrent.futures
+import fcntl
 import os
 import signal
+import struct
 import subprocess
 import sys
+import termios
 import threading
 import time
 
@@ -12,6 +15,11 @@ from harness import Case, ROUTE_ALL, Raw, SharedCase, chunk, pattern, request, s
 from harness.tunnels import Namespace, connect, sink
 
 SMALL = 40  # requests that pass during a fault
+
+
+def unacknowledged(conn):
+    """Bytes that the peer's kernel does not have yet."""
+    return struct.unpack("i", fcntl.ioctl(conn.sock, termios.TIOCOUTQ, b"\0\0\0\0"))[0]
 
 
 class Traffic:
@@ -181,7 +189,7 @@ class DyingUpstreamTest(SharedCase):
 
     def one(self, origin, framing, at, how, version):
         """Outcome as the client sees it: an own 502, "cut" or "whole"."""
-        client = Raw(self.px.address)
+        client = Raw(self.px.address, 10)
         try:
             client.send(request("GET", f"{origin.url}/{framing}/{at}/{how}", version=version))
             response = client.read_response(allow_truncated=True)
@@ -192,6 +200,8 @@ class DyingUpstreamTest(SharedCase):
             return ("whole" if response.complete else "cut"), response.body
         except ConnectionResetError:
             return "cut", b""
+        except AssertionError as e:
+            return str(e), b""
         finally:
             client.close()
 
@@ -202,16 +212,9 @@ class DyingUpstreamTest(SharedCase):
         if how == "reset":
             if int(at):
                 # a reset takes along what the peer has not read yet
-                wait_until(lambda: self.unacknowledged(conn) == 0, 5, "the bytes to arrive")
+                wait_until(lambda: unacknowledged(conn) == 0, 5, "the bytes to arrive")
                 time.sleep(0.002)
             conn.reset()
-
-    @staticmethod
-    def unacknowledged(conn):
-        import fcntl
-        import struct
-        import termios
-        return struct.unpack("i", fcntl.ioctl(conn.sock, termios.TIOCOUTQ, b"\0\0\0\0"))[0]
 
     def test_the_client_sees_a_response_that_died_at_any_byte_as_cut_or_as_a_502(self):
         origin = self.origin(self.serve)
@@ -257,6 +260,103 @@ class DyingUpstreamTest(SharedCase):
                     response = self.client().get(origin.url + "/", method="POST", body=body)
                     self.assert_self_made(response, 502, ("connection_terminated", "http_response_incomplete"))
         self.px.wait_balance(settled=True)
+
+
+class CoincidenceTest(SharedCase):
+    """Bytes and a reset behind them that the proxy learns of in one and the same event."""
+
+    WHOLE = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
+
+    def send_and_reset(self, conn, data):
+        with self.px.standing_still():
+            conn.send(data)
+            wait_until(lambda: unacknowledged(conn) == 0, 5, "the bytes to arrive")
+            conn.reset()
+
+    def test_a_response_that_stops_half_way_with_a_reset_is_cut_or_a_502(self):
+        for wire, want in ((b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nhello", "cut"), (b"HTTP/1.1 200 OK\r\nA: b", 502), (b"H", 502),
+                           (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n" + chunk(b"x"), "cut"), (self.WHOLE, 200),
+                           (b"HTTP/1.1 103 Hint\r\n\r\n", 502), (b"HTTP/1.1 200 OK\r\n\r\nhello", "cut")):
+            with self.subTest(wire):
+                origin = self.origin(lambda c, wire=wire: (c.read_request(), self.send_and_reset(c, wire)))
+                client = self.client(timeout=5).send(request("GET", origin.url + "/"))
+                try:
+                    response = client.read_response(allow_truncated=True)
+                    self.assertEqual(response.status if response.complete else "cut", want)
+                except ConnectionResetError:
+                    self.assertEqual(want, "cut")
+
+    def test_a_pooled_connection_that_was_reset_with_its_last_response_costs_no_request(self):
+        for method, body in (("GET", b""), ("POST", b"x")):
+            with self.subTest(method):
+                def script(conn):
+                    conn.read_request()
+                    if conn.index == 0:
+                        self.send_and_reset(conn, self.WHOLE)
+                    else:
+                        conn.send(self.WHOLE)
+                        conn.wait_for_end()
+
+                origin = self.origin(script)
+                client = self.client(timeout=5)
+                self.assert_relayed(client.get(origin.url + "/"), 200, b"ok")
+                self.assert_relayed(client.get(origin.url + "/", method=method, body=body), 200, b"ok")
+
+    def test_a_client_that_resets_with_its_request_is_noticed_while_the_upstream_is_silent(self):
+        for name, wire in (("whole", request("GET", "http://ORIGIN/")), ("half a body", request("POST", "http://ORIGIN/", "Content-Length: 9") + b"x"),
+                           ("half a chunk", request("POST", "http://ORIGIN/", "Transfer-Encoding: chunked") + b"5\r\nhe")):
+            with self.subTest(name):
+                aborted = self.delta("client_errors_total", reason="aborted")
+                origin = self.origin(lambda c: c.wait_for_end())
+                client = Raw(self.px.address)
+                self.send_and_reset(client, wire.replace(b"ORIGIN", origin.authority.encode()))
+                self.wait_until(lambda: aborted() == 1, 5, "the client's leave")
+                origin.wait_ended(timeout=5)
+        self.assertEqual(self.px.metric("requests_in_flight"), 0)
+
+    def test_a_client_that_resets_half_a_head_is_forgotten_at_once(self):
+        before = self.px.metric("client_connections")
+        client = Raw(self.px.address)
+        self.send_and_reset(client, b"GET http://x.test/ HT")
+        self.wait_until(lambda: self.px.metric("client_connections") == before, 5, "the connection to be closed")
+
+    def test_a_tunnel_ends_when_either_side_resets_behind_its_bytes(self):
+        for side in ("client", "server"):
+            for rounds in (0, 2):
+                with self.subTest(side, rounds=rounds):
+                    go, gone = threading.Event(), threading.Event()
+
+                    def script(conn, side=side, rounds=rounds, go=go, gone=gone):
+                        for _ in range(rounds):
+                            conn.send(conn.read_exactly(5))
+                        if side == "client":
+                            conn.read_exactly(4)
+                            try:
+                                conn.read_to_eof()
+                            except ConnectionResetError:
+                                pass
+                            gone.set()
+                        else:
+                            conn.wait(go)
+                            self.send_and_reset(conn, b"last")
+
+                    origin = self.origin(script)
+                    client = self.client(timeout=5)
+                    self.assertEqual(connect(client, origin.authority).status, 200)
+                    for _ in range(rounds):
+                        client.send(b"\x01ping")
+                        self.assertEqual(client.read_exactly(5), b"\x01ping")
+                    if side == "client":
+                        self.send_and_reset(client, b"\x01end")
+                        self.assertTrue(gone.wait(5), "the server has to hear of it")
+                    else:
+                        go.set()
+                        with self.assertRaises((ConnectionResetError, AssertionError)) as caught:
+                            client.read_exactly(4)
+                            client.expect_reset()
+                            raise ConnectionResetError
+                        self.assertIsInstance(caught.exception, ConnectionResetError)
+                    self.wait_until(lambda: self.px.metric("tunnels") == 0, 5, "the tunnel to end")
 
 
 class LyingDnsTest(SharedCase):

@@ -1,6 +1,5 @@
 """Upstream connections: reused when that is safe, and only then (promise 5)."""
 
-import signal
 import threading
 
 from harness import Case, SharedCase, request, wait_until
@@ -129,13 +128,10 @@ class PoolTest(SharedCase):
                 client = self.client()
                 self.assert_relayed(client.get(origin.url + "/", method="POST", body=b"x"), 200, b"0")
                 wait_until(lambda: self.px.metric("upstream_connections_idle") >= 1, 5, "the connection to be idle")
-                self.px.signal(signal.SIGSTOP)
-                try:
+                with self.px.standing_still():
                     client.send(request("POST", origin.url + "/", body=b"pay once"))
                     leave.set()
                     origin.wait_ended(0)
-                finally:
-                    self.px.signal(signal.SIGCONT)
                 self.assert_relayed(client.read_response("POST"), 200, b"1")
                 self.assertEqual([r.body for r in origin.requests], [b"x", b"pay once"])
                 self.assertEqual(stale(), 0)

@@ -1,5 +1,6 @@
 """The real binary, started on free ports with a configuration made for the test."""
 
+import contextlib
 import copy
 import json
 import os
@@ -281,6 +282,24 @@ class Proxy:
 
     def signal(self, sig):
         os.kill(self.pid, sig)
+
+    @contextlib.contextmanager
+    def standing_still(self):
+        """SIGSTOP, in force for every thread when the body begins; SIGCONT at its end."""
+        def stopped():
+            tasks = f"/proc/{self.pid}/task"
+            states = []
+            for task in os.listdir(tasks):
+                with open(f"{tasks}/{task}/stat", encoding="ascii") as f:
+                    states.append(f.read().rpartition(")")[2].split()[0])
+            return set(states) == {"T"}
+
+        self.signal(signal.SIGSTOP)
+        try:
+            wait_until(stopped, 5, "the proxy to stand still")
+            yield
+        finally:
+            self.signal(signal.SIGCONT)
 
     def reload(self, timeout=10.0):
         """SIGHUP, and wait until the proxy has counted it, as good or bad."""
