@@ -305,7 +305,6 @@ class Soak:
         """Everybody has gone: nothing may be left."""
         proxy = self.proxy
         self.control.answers.clear()
-        self.control.former.clear()
         wait_until(lambda: all(proxy.metric(g) == 0 for g in GAUGES) and proxy.metric("client_connections") == 0, 40,
                    lambda: f"nothing in flight: { {g: proxy.metric(g) for g in (*GAUGES, 'client_connections')} }")
         return proxy.wait_balance(timeout=20, settled=True)

@@ -1,7 +1,6 @@
 """Limits: every one is enforced, counted, clear to the client, and over when the excess is (promise 7)."""
 
 import concurrent.futures
-import threading
 import time
 
 from harness import Case, Raw, SharedCase, chunk, pattern, request, slowdown, variant, wait_until

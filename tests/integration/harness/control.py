@@ -226,8 +226,8 @@ class ControlPlane:
     # -- reads -----------------------------------------------------------------------
 
     def rotate(self):
-        """New keys; the old ones are good until `former` is cleared."""
-        self.former = [(self.api_key, self.ingest_secret)]
+        """New keys; the last few old ones stay good: the client may be slow to notice."""
+        self.former = [(self.api_key, self.ingest_secret), *self.former][:8]
         self.api_key = "eb_pk_" + os.urandom(16).hex()
         self.ingest_secret = os.urandom(32).hex()
 
