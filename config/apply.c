@@ -181,6 +181,10 @@ static const char *wanted(const struct config_option *o)
     case TYPE_METRICS:
     case TYPE_OBJECT:
         return "an object: { ... }";
+    case TYPE_SCALAR:
+        return "a text in quotes, a number, true, false or null";
+    case TYPE_HEAD_RULES:
+    case TYPE_BODY_RULES:
     case TYPE_OBJECTS:
         return "a list of objects: [{ ... }]";
     }
@@ -357,6 +361,24 @@ static void apply_null(struct loader *l, const struct option_table *t,
     }
 }
 
+static void apply_scalar(struct loader *l, const struct config_option *o, void *base,
+                         const cJSON *node)
+{
+    struct scalar *s = field_of(o, base, NULL);
+
+    *s = (struct scalar){ .type = SCALAR_NULL };
+    if (cJSON_IsBool(node))
+        s->type = cJSON_IsTrue(node) ? SCALAR_TRUE : SCALAR_FALSE;
+    if (cJSON_IsNumber(node))
+        *s = (struct scalar){ .type = SCALAR_NUMBER, .number = node->valuedouble };
+    if (!cJSON_IsString(node))
+        return;
+    *s =
+        (struct scalar){ .type = SCALAR_STRING, .text = arena_strdup(l->arena, node->valuestring) };
+    if (strlen(s->text) > RULE_TEXT_MAX)
+        report_error(&l->report, at_node(node), "the text is longer than %d bytes", RULE_TEXT_MAX);
+}
+
 static void apply_node(struct loader *l, const struct option_table *t,
                        const struct config_option *o, void *base, const cJSON *node)
 {
@@ -368,8 +390,8 @@ static void apply_node(struct loader *l, const struct option_table *t,
         return;
     }
     forget_selector(o, base);
-    if (not_yet_refuse_node(l, t, o, node)) {
-        mark_bad(l, t, o);
+    if (o->type == TYPE_SCALAR && !cJSON_IsObject(node) && !cJSON_IsArray(node)) {
+        apply_scalar(l, o, base, node);
     } else if (cJSON_IsNull(node)) {
         apply_null(l, t, o, base, node);
     } else if (o->type == TYPE_OBJECT ? cJSON_IsObject(node)
@@ -379,6 +401,8 @@ static void apply_node(struct loader *l, const struct option_table *t,
         apply_map(l, o, base, node);
     } else if (o->type == TYPE_METRICS && cJSON_IsObject(node)) {
         metrics_apply(l, base, node);
+    } else if ((o->type == TYPE_HEAD_RULES || o->type == TYPE_BODY_RULES) && cJSON_IsArray(node)) {
+        rules_apply(l, o, base, node);
     } else if (list && cJSON_IsArray(node)) {
         apply_array(l, t, o, base, node);
     } else if (o->type < TYPE_MAP && (!list || o->type == TYPE_LISTEN) && node_fits(o, node)) {

@@ -354,7 +354,7 @@ int check_tag_name(struct arena *a, char **text, struct strbuf *why)
 
 int check_tag(struct arena *a, char **text, struct strbuf *why)
 {
-    static const char *const known[] = { "status", "method", "host",     "outcome",
+    static const char *const known[] = { "status", "method", "host",     "outcome", "rule",
                                          "tier",   "route",  "instance", NULL };
 
     if (check_field_value(a, text, why))
@@ -362,6 +362,41 @@ int check_tag(struct arena *a, char **text, struct strbuf *why)
     if (strlen(*text) > TAG_VALUE_MAX)
         return refuse(why, *text, "is longer than 512 bytes");
     return check_template(*text, known, why);
+}
+
+/* -- rules on responses --------------------------------------------------------------- */
+
+int check_rule_text(struct arena *a, char **text, struct strbuf *why)
+{
+    (void)a;
+    if (!**text)
+        return refuse(why, *text, "is empty, which every response contains");
+    return strlen(*text) > RULE_TEXT_MAX ? refuse(why, *text, "is longer than 256 bytes") : 0;
+}
+
+int check_event_name(struct arena *a, char **text, struct strbuf *why)
+{
+    if (check_name(a, text, why))
+        return -1;
+    return strlen(*text) == NAME_MAX_BYTES ? refuse(why, *text, "is longer than 63 bytes") : 0;
+}
+
+int check_pointer(struct arena *a, char **text, struct strbuf *why)
+{
+    const char *s = *text;
+    unsigned steps = 0;
+
+    (void)a;
+    if (*s && *s != '/')
+        return refuse(why, s, "does not begin with \"/\"; a pointer looks like \"/error/code\"");
+    if (strlen(s) > RULE_TEXT_MAX)
+        return refuse(why, s, "is longer than 256 bytes");
+    for (const char *p = s; *p; p++) {
+        steps += *p == '/';
+        if (*p == '~' && p[1] != '0' && p[1] != '1')
+            return refuse(why, s, "has a \"~\" without 0 or 1 behind it; write \"~\" as \"~0\"");
+    }
+    return steps > POINTER_MAX ? refuse(why, s, "has more than 16 steps") : 0;
 }
 
 /* -- URLs, ids and files ------------------------------------------------------------- */

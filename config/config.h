@@ -123,13 +123,65 @@ enum metric_kind {
     METRIC_REQUEST_BYTES,
     METRIC_RESPONSE_BYTES,
     METRIC_CONSTANT,
+    METRIC_JSON,   /* a number in the response's body, or in the events of an event stream */
+    METRIC_HEADER, /* a number in a field of the response's head */
 };
 
 struct metric {
     char *name; /* as the control plane knows it */
     enum metric_kind kind;
     double constant; /* METRIC_CONSTANT only */
+    char *source;    /* METRIC_JSON: an RFC 6901 pointer; METRIC_HEADER: a field name */
 };
+
+/* A JSON value that is neither object nor array. */
+enum scalar_type {
+    SCALAR_NONE, /* not given */
+    SCALAR_NULL,
+    SCALAR_FALSE,
+    SCALAR_TRUE,
+    SCALAR_NUMBER,
+    SCALAR_STRING,
+};
+
+struct scalar {
+    enum scalar_type type;
+    double number;
+    char *text;
+};
+
+enum rule_subject { SUBJECT_HEADER, SUBJECT_JSON, SUBJECT_TEXT, SUBJECT_EVENT };
+enum rule_test { TEST_EXISTS, TEST_EQUALS, TEST_CONTAINS };
+
+/* A response that it matches is a failure. */
+struct response_rule {
+    char *name;
+    enum rule_subject subject;
+    char *where;          /* field name, RFC 6901 pointer or event name; NULL: SUBJECT_TEXT */
+    enum rule_test test;  /* TEXT: contains; EVENT: exists */
+    struct scalar wanted; /* equals; contains: a string that is not empty */
+};
+
+struct rule_list {
+    struct response_rule *items;
+    size_t count;
+};
+
+#define MAX_RULES     16  /* in failure.headers, and in failure.body */
+#define RULE_TEXT_MAX 256 /* bytes of a text that a rule looks for, and of a pointer */
+#define POINTER_MAX   16  /* steps of a pointer */
+
+/* What decided about an attempt, for log, tags and metrics. */
+enum {
+    RULE_NONE,
+    RULE_STATUS,
+    RULE_SLOWER_THAN,
+    RULE_HEADERS,                         /* failure.headers[0] and so on */
+    RULE_BODY = RULE_HEADERS + MAX_RULES, /* failure.body[0] and so on */
+    RULE_COUNT = RULE_BODY + MAX_RULES,
+};
+struct route;
+const char *rule_name(const struct route *r, unsigned rule); /* "" for RULE_NONE */
 
 #define MAX_METRICS  8
 #define MAX_BREAKERS 16   /* per route */
@@ -172,13 +224,17 @@ struct route {
     struct metric metrics[MAX_METRICS];
     size_t metric_count;
     /* Global tags merged in, the route's own win.  Values are templates:
-     * {status} {method} {host} {outcome} {tier} {route} {instance} */
+     * {status} {method} {host} {outcome} {rule} {tier} {route} {instance} */
     struct name_value_list tags;
     struct {
         struct status_set status; /* except_status already taken out */
         uint32_t on; /* BIT(enum outcome) of those that fail; OUTCOME_NO_RESPONSE always does */
         int64_t no_response_after_ms;
+        int64_t slower_than_ms; /* OFF: no answer is too slow */
         int64_t client_abort_after_ms;
+        int64_t body_limit; /* decoded bytes */
+        struct rule_list headers;
+        struct rule_list body;
     } failure;
     struct status_set neutral;
     struct {

@@ -36,6 +36,23 @@ struct route_draft {
     int64_t reject_status;
 };
 
+/* A rule as it was written; which of these belong together is rules.c's business. */
+struct rule_draft {
+    char *name;
+    char *header;
+    char *json_pointer;
+    char *sse_event;
+    bool exists;
+    char *text; /* "equals" of a header */
+    struct scalar equals;
+    char *contains;
+};
+
+struct source_draft {
+    char *json_pointer;
+    char *header;
+};
+
 enum layer { LAYER_DEFAULT, LAYER_FILE, LAYER_ENV, LAYER_FLAG };
 
 /* Who had the last word on an option. */
@@ -86,11 +103,14 @@ struct origin *origin_of(struct loader *l, const char *name); /* of a global opt
 /* not_yet.c: the value, its items joined by commas, belongs to a later version. */
 bool not_yet_refuse(struct loader *l, const struct option_table *t, const struct config_option *o,
                     const char *joined, struct place_of at);
-bool not_yet_refuse_node(struct loader *l, const struct option_table *t,
-                         const struct config_option *o, const cJSON *node);
 
 /* metrics.c */
 void metrics_apply(struct loader *l, struct route *r, const cJSON *object);
+
+/* rules.c: "failure.headers" and "failure.body"; replaces what a layer below said. */
+void rules_apply(struct loader *l, const struct config_option *o, void *base, const cJSON *array);
+/* The reserved and the doubled names of a route's rules. */
+void rules_check(struct loader *l, const struct route *r, const cJSON *route);
 
 /* environment.c */
 void environment_apply(struct loader *l, char **envp);

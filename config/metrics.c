@@ -38,6 +38,24 @@ static int find_kind(struct loader *l, const cJSON *node, enum metric_kind *kind
     return -1;
 }
 
+/* A value of the response. */
+static int read_source(struct loader *l, const cJSON *node, struct metric *m)
+{
+    struct source_draft d = { 0 };
+    unsigned errors = l->report.error_count;
+
+    apply_object(l, &metric_source_options, &d, node);
+    if (l->report.error_count > errors)
+        return -1;
+    if (!d.json_pointer == !d.header) {
+        report_error(&l->report, at_node(node), "write either \"json_pointer\" or \"header\"");
+        return -1;
+    }
+    m->kind = d.header ? METRIC_HEADER : METRIC_JSON;
+    m->source = d.header ? d.header : d.json_pointer;
+    return 0;
+}
+
 static int read_metric(struct loader *l, const cJSON *node, struct metric *m)
 {
     struct strbuf why = STRBUF_INIT;
@@ -51,11 +69,15 @@ static int read_metric(struct loader *l, const cJSON *node, struct metric *m)
     }
     if (cJSON_IsString(node))
         return find_kind(l, node, &m->kind);
+    if (cJSON_IsObject(node))
+        return read_source(l, node, m);
     m->kind = METRIC_CONSTANT;
     m->constant = node->valuedouble;
     if (cJSON_IsNumber(node) && isfinite(node->valuedouble))
         return 0;
-    report_error(&l->report, at, "expected the name of a measure in quotes, or a number");
+    report_error(&l->report, at,
+                 "expected the name of a measure in quotes, a number, or an object "
+                 "with \"json_pointer\" or \"header\"");
     return -1;
 }
 

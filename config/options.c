@@ -19,6 +19,7 @@
 #define GLOBAL(field) offsetof(struct loaded, config.field)
 #define ROUTE(field)  offsetof(struct route_draft, route.field)
 #define DEF(field)    offsetof(struct breaker_def, field)
+#define RULE(field)   offsetof(struct rule_draft, field)
 
 static const struct config_option global_rows[] = {
     { "listen", TYPE_LISTEN, OPTION_RESTART, 0, 64, .def = "127.0.0.1:3128,[::1]:3128",
@@ -235,12 +236,13 @@ static const struct config_option route_rows[] = {
       .selector = ROUTE(router_metadata), .check = check_host_name,
       .help = "Router that samples go to; none: no samples." },
     { "metrics", TYPE_METRICS, .offset = 0,
-      .help = "Metrics of an attempt: latency, first_byte, connect, request_bytes, response_bytes "
-              "or a number." },
+      .help = "Metrics of an attempt: latency, first_byte, connect, request_bytes, response_bytes, "
+              "a number, or an object that names a value of the response." },
     { "tags", TYPE_MAP, 0, 0, MAX_TAGS, .offset = ROUTE(tags), .check = check_tag,
       .check_name = check_tag_name,
-      .help = "Tags of samples; {status} {method} {host} {outcome} {tier} {route} {instance} are "
-              "filled in." },
+      .help =
+          "Tags of samples; {status} {method} {host} {outcome} {rule} {tier} {route} {instance} "
+          "are filled in." },
     { "failure.status", TYPE_STATUSES, .def = "5xx", .offset = ROUTE(failure.status),
       .help = "Statuses that are failures." },
     { "failure.except_status", TYPE_STATUSES, .def = "",
@@ -250,16 +252,18 @@ static const struct config_option route_rows[] = {
     { "failure.no_response_after", TYPE_DURATION, OPTION_OFF, 1, DAY, .def = "30s",
       .offset = ROUTE(failure.no_response_after_ms),
       .help = "No response byte for this long is a failure; nothing is cut." },
-    { "failure.slower_than", TYPE_DURATION, OPTION_OFF, 1, DAY, .def = "off", .offset = NOWHERE,
-      .help = "A slower response is a failure." },
+    { "failure.slower_than", TYPE_DURATION, OPTION_OFF, 1, DAY, .def = "off",
+      .offset = ROUTE(failure.slower_than_ms),
+      .help = "A response that took longer is a failure; nothing is cut." },
     { "failure.client_abort_after", TYPE_DURATION, OPTION_OFF, 0, DAY, .def = "2s",
       .offset = ROUTE(failure.client_abort_after_ms),
       .help = "A client that gives up after this long without a response byte is a failure." },
-    { "failure.body_limit", TYPE_SIZE, 0, 0, MIB, .def = "64KiB", .offset = NOWHERE,
-      .help = "How much of a body the rules look at." },
-    { "failure.headers", TYPE_OBJECTS, .offset = NOWHERE,
+    { "failure.body_limit", TYPE_SIZE, 0, 0, MIB, .def = "64KiB",
+      .offset = ROUTE(failure.body_limit),
+      .help = "How much of a body, decompressed, the rules and metrics look at." },
+    { "failure.headers", TYPE_HEAD_RULES, 0, 0, MAX_RULES, .offset = ROUTE(failure.headers),
       .help = "Response headers that are failures." },
-    { "failure.body", TYPE_OBJECTS, .offset = NOWHERE,
+    { "failure.body", TYPE_BODY_RULES, 0, 0, MAX_RULES, .offset = ROUTE(failure.body),
       .help = "Response bodies that are failures." },
     { "neutral.status", TYPE_STATUSES, .def = "", .offset = ROUTE(neutral),
       .help = "Statuses that make no sample." },
@@ -371,12 +375,54 @@ static const struct config_option router_rows[] = {
       .check = check_field_value, .check_name = check_plain,
       .help = "What routes may select it by." },
 };
+
+static const struct config_option header_rule_rows[] = {
+    { "name", TYPE_STRING, .offset = RULE(name), .check = check_name,
+      .help = "Name in logs, tags and metrics; headers-N if there is none." },
+    { "header", TYPE_STRING, .offset = RULE(header), .check = check_token,
+      .help = "The response header to look at." },
+    { "exists", TYPE_BOOL, .offset = RULE(exists), .help = "True: the header is there." },
+    { "equals", TYPE_STRING, .offset = RULE(text), .check = check_field_value,
+      .help = "The whole value, with case." },
+    { "contains", TYPE_STRING, .offset = RULE(contains), .check = check_rule_text,
+      .help = "A part of the value, with case." },
+};
+
+static const struct config_option body_rule_rows[] = {
+    { "name", TYPE_STRING, .offset = RULE(name), .check = check_name,
+      .help = "Name in logs, tags and metrics; body-N if there is none." },
+    { "json_pointer", TYPE_STRING, .offset = RULE(json_pointer), .check = check_pointer,
+      .help = "The value to look at, by RFC 6901." },
+    { "exists", TYPE_BOOL, .offset = RULE(exists),
+      .help = "True: the value is there and is not null." },
+    { "equals", TYPE_SCALAR, .offset = RULE(equals),
+      .help = "What the value must be: text, number, true, false or null." },
+    { "contains", TYPE_STRING, .offset = RULE(contains), .check = check_rule_text,
+      .help = "A part of the value; without json_pointer, of the body." },
+    { "sse_event", TYPE_STRING, .offset = RULE(sse_event), .check = check_event_name,
+      .help = "An event of this name in an event stream." },
+};
+
+static const struct config_option metric_source_rows[] = {
+    { "json_pointer", TYPE_STRING, .offset = offsetof(struct source_draft, json_pointer),
+      .check = check_pointer, .help = "A number in the body, by RFC 6901." },
+    { "header", TYPE_STRING, .offset = offsetof(struct source_draft, header), .check = check_token,
+      .help = "A response header that holds a number." },
+};
+
 const struct option_table global_options = { global_rows, ARRAY_LEN(global_rows), "" };
 const struct option_table route_options = { route_rows, ARRAY_LEN(route_rows), "/routes/0" };
 const struct option_table breaker_options = { breaker_rows, ARRAY_LEN(breaker_rows),
                                               "/embedded/breakers/0" };
 const struct option_table router_options = { router_rows, ARRAY_LEN(router_rows),
                                              "/embedded/routers/0" };
+const struct option_table header_rule_options = { header_rule_rows, ARRAY_LEN(header_rule_rows),
+                                                  "/routes/0/failure/headers/0" };
+const struct option_table body_rule_options = { body_rule_rows, ARRAY_LEN(body_rule_rows),
+                                                "/routes/0/failure/body/0" };
+const struct option_table metric_source_options = { metric_source_rows,
+                                                    ARRAY_LEN(metric_source_rows),
+                                                    "/routes/0/metrics/name" };
 
 const struct config_option *option_find(const struct option_table *t, const char *name)
 {

@@ -30,6 +30,9 @@ enum option_type {
     TYPE_OUTCOMES,    /* uint32_t of BIT(enum outcome) */
     TYPE_MAP,         /* struct name_value_list; from here on: file only */
     TYPE_METRICS,     /* struct route: metrics and metric_count */
+    TYPE_HEAD_RULES,  /* struct rule_list: failure.headers */
+    TYPE_BODY_RULES,  /* struct rule_list: failure.body */
+    TYPE_SCALAR,      /* struct scalar */
     TYPE_OBJECT,      /* read elsewhere */
     TYPE_OBJECTS,     /* list of objects, read elsewhere */
 };
@@ -67,8 +70,10 @@ extern const struct option_table
     global_options; /* struct loaded, which begins with struct config */
 extern const struct option_table
     route_options; /* struct route_draft, which begins with struct route */
-extern const struct option_table breaker_options; /* struct breaker_def */
-extern const struct option_table router_options;  /* struct router_def */
+extern const struct option_table breaker_options;                        /* struct breaker_def */
+extern const struct option_table router_options;                         /* struct router_def */
+extern const struct option_table header_rule_options, body_rule_options; /* struct rule_draft */
+extern const struct option_table metric_source_options;                  /* struct source_draft */
 
 const struct config_option *option_find(const struct option_table *t, const char *name);
 bool option_is_list(const struct config_option *o);

@@ -148,6 +148,7 @@ static void check_route(struct loader *l, const struct route *r, const cJSON *no
     check_headers(l, &r->match.headers, at_match(node, "headers"));
     check_refusal(l, r, node);
     warn_fleet(l, r, node);
+    rules_check(l, r, node);
     check_duplicates(l, &r->match.hosts, at_match(node, "hosts"), "host");
     check_duplicates(l, &r->breakers, at_child(node, "breakers"), "breaker");
     warn_tunnels(l, r, node);

@@ -104,6 +104,15 @@ static cJSON *definition(const struct config_option *o)
     return of_type("object");
 }
 
+static cJSON *scalar(void)
+{
+    static const char *const types[] = { "string", "number", "boolean", "null" };
+    cJSON *schema = cJSON_CreateObject();
+
+    cJSON_AddItemToObject(schema, "type", cJSON_CreateStringArray(types, ARRAY_LEN(types)));
+    return schema;
+}
+
 static cJSON *base_schema(const struct config_option *o)
 {
     switch (o->type) {
@@ -135,7 +144,14 @@ static cJSON *base_schema(const struct config_option *o)
     case TYPE_MAP:
         return map_of(of_type("string"));
     case TYPE_METRICS:
-        return map_of(one_of(of_type("string"), of_type("number")));
+        return map_of(one_of(one_of(of_type("string"), of_type("number")),
+                             reference("#/$defs/metric_source")));
+    case TYPE_HEAD_RULES:
+        return list_of(reference("#/$defs/header_rule"));
+    case TYPE_BODY_RULES:
+        return list_of(reference("#/$defs/body_rule"));
+    case TYPE_SCALAR:
+        return scalar();
     case TYPE_OBJECT:
         return definition(o);
     case TYPE_OBJECTS:
@@ -238,6 +254,9 @@ void config_schema(struct strbuf *out)
     cJSON_AddItemToObject(defs, "route", table_schema(&route_options));
     cJSON_AddItemToObject(defs, "breaker", table_schema(&breaker_options));
     cJSON_AddItemToObject(defs, "router", table_schema(&router_options));
+    cJSON_AddItemToObject(defs, "header_rule", table_schema(&header_rule_options));
+    cJSON_AddItemToObject(defs, "body_rule", table_schema(&body_rule_options));
+    cJSON_AddItemToObject(defs, "metric_source", table_schema(&metric_source_options));
     char *text = cJSON_Print(schema);
     strbuf_adds(out, text);
     strbuf_addc(out, '\n');

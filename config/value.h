@@ -51,6 +51,10 @@ int check_host_name(struct arena *a, char **text,
                     struct strbuf *why); /* breaker, router: only {host} in it */
 int check_tag_name(struct arena *a, char **text, struct strbuf *why);
 int check_tag(struct arena *a, char **text, struct strbuf *why); /* a template */
+int check_rule_text(struct arena *a, char **text,
+                    struct strbuf *why); /* 1 to RULE_TEXT_MAX bytes */
+int check_event_name(struct arena *a, char **text, struct strbuf *why);
+int check_pointer(struct arena *a, char **text, struct strbuf *why); /* RFC 6901 */
 int check_field_value(struct arena *a, char **text, struct strbuf *why);
 /* A field that a refusal may carry besides those the proxy writes. */
 int check_reject_header(struct arena *a, char **text, struct strbuf *why);

@@ -86,6 +86,13 @@ static void write_outcomes(struct json *j, const char *name, uint32_t bits)
     json_close(j);
 }
 
+static void write_source(struct json *j, const struct metric *m)
+{
+    json_open(j, m->name, '{');
+    json_str(j, m->kind == METRIC_JSON ? "json_pointer" : "header", m->source);
+    json_close(j);
+}
+
 static void write_metrics(struct json *j, const char *name, const struct route *r)
 {
     static const char *const kinds[] = { "latency", "first_byte", "connect", "request_bytes",
@@ -96,9 +103,48 @@ static void write_metrics(struct json *j, const char *name, const struct route *
         const struct metric *m = &r->metrics[i];
         if (m->kind == METRIC_CONSTANT)
             json_num(j, m->name, m->constant);
+        else if (m->kind == METRIC_JSON || m->kind == METRIC_HEADER)
+            write_source(j, m);
         else
             json_str(j, m->name, kinds[m->kind]);
     }
+    json_close(j);
+}
+
+static void write_scalar(struct json *j, const char *name, const struct scalar *s)
+{
+    switch (s->type) {
+    case SCALAR_NONE:
+        break;
+    case SCALAR_NULL:
+        json_null(j, name);
+        break;
+    case SCALAR_FALSE:
+    case SCALAR_TRUE:
+        json_bool(j, name, s->type == SCALAR_TRUE);
+        break;
+    case SCALAR_NUMBER:
+        json_num(j, name, s->number);
+        break;
+    case SCALAR_STRING:
+        json_str(j, name, s->text);
+        break;
+    }
+}
+
+static void write_rule(struct json *j, const void *item)
+{
+    static const char *const subjects[] = { "header", "json_pointer", NULL, "sse_event" };
+    const struct response_rule *r = item;
+
+    json_open(j, NULL, '{');
+    json_str(j, "name", r->name);
+    if (r->where)
+        json_str(j, subjects[r->subject], r->where);
+    if (r->test == TEST_EXISTS && r->subject != SUBJECT_EVENT)
+        json_bool(j, "exists", true);
+    if (r->test != TEST_EXISTS)
+        write_scalar(j, r->test == TEST_EQUALS ? "equals" : "contains", &r->wanted);
     json_close(j);
 }
 
@@ -217,6 +263,13 @@ static void write_value(struct json *j, const char *name, const struct config_op
         break;
     case TYPE_METRICS:
         write_metrics(j, name, field);
+        break;
+    case TYPE_HEAD_RULES:
+    case TYPE_BODY_RULES:
+        write_items(j, name, field, sizeof(struct response_rule), write_rule);
+        break;
+    case TYPE_SCALAR:
+        write_scalar(j, name, field);
         break;
     case TYPE_OBJECT:
     case TYPE_OBJECTS:

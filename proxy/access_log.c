@@ -125,6 +125,8 @@ void access_log_exchange(const struct exchange *ex, enum request_result result)
         json_str(&j, "outcome", outcome_name(ex->attempt.outcome));
         if (!ex->attempt.neutral)
             json_bool(&j, "ok", ex->attempt.ok);
+        if (ex->attempt.rule != RULE_NONE)
+            json_str(&j, "rule", rule_name(ex->route->cfg, ex->attempt.rule));
     }
     if (ex->error != PERR_NONE) {
         json_str(&j, "error", proxy_error_name(ex->error));

@@ -24,6 +24,23 @@ static void fix(struct attempt *a, enum outcome outcome, bool ok, bool neutral)
     a->neutral = neutral || outcome_is_neutral(outcome);
 }
 
+/* What decided is noted with the decision. */
+static void fix_by_rule(struct attempt *a, enum outcome outcome, unsigned rule)
+{
+    if (!a->fixed)
+        a->rule = (uint8_t)rule;
+    fix(a, outcome, false, false);
+}
+
+static void fix_success(struct attempt *a, int64_t took_us)
+{
+    int64_t limit_ms = a->route->failure.slower_than_ms;
+    if (limit_ms != OFF && took_us > limit_ms * 1000)
+        fix_by_rule(a, OUTCOME_SLOW, RULE_SLOWER_THAN);
+    else
+        fix(a, OUTCOME_SUCCESS, true, false);
+}
+
 void attempt_failed(struct attempt *a, enum outcome outcome)
 {
     fix(a, outcome, !(a->route->failure.on & BIT(outcome)), false);
@@ -44,28 +61,39 @@ void attempt_response_byte(struct attempt *a)
     attempt_clock_stop(a);
 }
 
-void attempt_head(struct attempt *a, unsigned status, bool event_stream, int64_t now_ms)
+void attempt_head(struct attempt *a, const struct attempt_head *h, int64_t now_ms)
 {
-    a->status = status;
+    a->status = h->status;
     a->head_ms = now_ms;
+    a->event_stream = h->event_stream;
     attempt_clock_stop(a);
-    if (status_set_has(&a->route->neutral, status))
+    if (status_set_has(&a->route->neutral, h->status))
         fix(a, OUTCOME_NEUTRAL, true, true);
-    else if (status_set_has(&a->route->failure.status, status))
-        fix(a, OUTCOME_STATUS, false, false);
-    else if (status == 101 || event_stream)
-        fix(a, OUTCOME_SUCCESS, true, false);
+    else if (status_set_has(&a->route->failure.status, h->status))
+        fix_by_rule(a, OUTCOME_STATUS, RULE_STATUS);
+    else if (h->rule != RULE_NONE)
+        fix_by_rule(a, OUTCOME_HEADER, h->rule);
+    else if (h->status == 101 || (h->event_stream && !h->inspected))
+        fix_success(a, h->took_us);
 }
 
-void attempt_end(struct attempt *a)
+void attempt_body(struct attempt *a, unsigned rule)
 {
-    fix(a, OUTCOME_SUCCESS, true, false);
+    fix_by_rule(a, OUTCOME_BODY, rule);
+}
+
+void attempt_end(struct attempt *a, int64_t took_us)
+{
+    fix_success(a, took_us);
 }
 
 void attempt_client_gone(struct attempt *a, int64_t now_ms)
 {
     int64_t patience = a->route->failure.client_abort_after_ms;
     bool upstream_was_late = a->wait_ms >= 0 && patience != OFF && now_ms - a->wait_ms >= patience;
+    /* Readers of event streams leave when they have heard enough. */
+    if (a->event_stream)
+        fix(a, OUTCOME_SUCCESS, true, false);
     fix(a, OUTCOME_CLIENT_ABORT, false, !upstream_was_late);
 }
 
@@ -88,13 +116,13 @@ int64_t attempt_deadline(const struct attempt *a)
     return after == OFF || a->clock_ms < 0 ? OFF : a->clock_ms + after;
 }
 
-void attempt_tick(struct attempt *a, int64_t now_ms)
+void attempt_tick(struct attempt *a, int64_t now_ms, int64_t took_us)
 {
     int64_t at = attempt_deadline(a);
     if (at == OFF || now_ms < at)
         return;
     if (a->head_ms >= 0)
-        fix(a, OUTCOME_SUCCESS, true, false);
+        fix_success(a, took_us);
     else
         fix(a, OUTCOME_NO_RESPONSE, false, false);
 }

@@ -1,10 +1,11 @@
 /*
  * classify.h - how did the attempt end, and does that count as a failure? (pure)
  *
- * One outcome per attempt, fixed by the first of: transport failure; status rule, at
- * the head; 101 or an event stream: success at the head; the end of the response;
- * 60 s after the head, by what is known then (DESIGN "Judging an attempt").  What comes
- * later changes nothing.
+ * One outcome per attempt, fixed by the first of: transport failure; status rule, then
+ * header rules, at the head; 101, or an event stream that nobody looks into: success at
+ * the head; a body rule, when it matches; the end of the response; 60 s after the head,
+ * by what is known then (DESIGN "Judging an attempt").  Where success would be fixed, the
+ * answer may have been too slow.  What comes later changes nothing.
  */
 #ifndef PROXY_CLASSIFY_H
 #define PROXY_CLASSIFY_H
@@ -21,10 +22,12 @@ struct attempt {
     bool ok;      /* valid if fixed and not neutral */
     bool neutral; /* no sample */
     enum outcome outcome;
-    unsigned status;  /* 0: no final response head */
-    int64_t clock_ms; /* no_response_after counts from here; -1: not running */
-    int64_t wait_ms;  /* client_abort_after counts from here; -1: the upstream owes nothing */
-    int64_t head_ms;  /* when the final head came; -1 */
+    bool event_stream; /* known since its head, and looked into */
+    uint8_t rule;      /* what decided, for rule_name() */
+    unsigned status;   /* 0: no final response head */
+    int64_t clock_ms;  /* no_response_after counts from here; -1: not running */
+    int64_t wait_ms;   /* client_abort_after counts from here; -1: the upstream owes nothing */
+    int64_t head_ms;   /* when the final head came; -1 */
 };
 
 void attempt_start(struct attempt *a, const struct route *route, bool half_open, int64_t now_ms);
@@ -36,13 +39,23 @@ void attempt_clock(struct attempt *a, int64_t now_ms);
 void attempt_clock_stop(struct attempt *a); /* we wait for the client, not for the upstream */
 /* The first byte of a final status line (or of 101) has come. */
 void attempt_response_byte(struct attempt *a);
-void attempt_head(struct attempt *a, unsigned status, bool event_stream, int64_t now_ms);
-void attempt_end(struct attempt *a); /* the whole response was read */
+
+struct attempt_head {
+    unsigned status;
+    unsigned rule; /* of failure.headers; RULE_NONE: no match */
+    bool event_stream;
+    bool inspected; /* its body is going to be looked at */
+    int64_t took_us;
+};
+void attempt_head(struct attempt *a, const struct attempt_head *h, int64_t now_ms);
+void attempt_body(struct attempt *a, unsigned rule); /* a rule of failure.body matches */
+/* The whole response was read; took_us is its latency. */
+void attempt_end(struct attempt *a, int64_t took_us);
 /* The client left; for a FIN, now_ms is when it came. */
 void attempt_client_gone(struct attempt *a, int64_t now_ms);
 /* When attempt_tick next has something to do; OFF: never. */
 int64_t attempt_deadline(const struct attempt *a);
-void attempt_tick(struct attempt *a, int64_t now_ms);
+void attempt_tick(struct attempt *a, int64_t now_ms, int64_t took_us); /* so far */
 
 bool outcome_is_neutral(enum outcome o);
 

@@ -113,6 +113,7 @@ static void exchange_free(struct exchange *ex)
     exchange_end_probe(w, &ex->pass);
     http1_body_free(&ex->request_body);
     http1_body_free(&ex->response_body);
+    judge_free(ex);
     if (ex->target)
         target_unref(ex->target);
     count_sub(&ex->snap->use[w->index].exchanges, 1);
@@ -612,8 +613,7 @@ void exchange_on_deadline(struct exchange *ex)
         exchange_on_connect_failed(ex);
         return;
     }
-    attempt_tick(&ex->attempt, now_ms);
-    judge_record(ex);
+    judge_tick(ex);
     if (reached(probe_deadline(ex), now_ms))
         probe_timed_out(ex);
     else if (ex->state == EX_TUNNEL)

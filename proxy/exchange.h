@@ -67,8 +67,9 @@ struct exchange {
     const struct live_route *route;
     struct target *target; /* a reference */
     struct attempt attempt;
-    struct tunnel *tunnel;   /* EX_TUNNEL only */
-    struct connect_job *job; /* EX_CONNECT only */
+    struct tunnel *tunnel;       /* EX_TUNNEL only */
+    struct connect_job *job;     /* EX_CONNECT only */
+    struct inspector *inspector; /* owned; NULL: nobody looks at the body */
     struct http1_body request_body;
     struct http1_body response_body;
     struct block *head; /* the request as sent upstream, pinned until it cannot be replayed */
@@ -106,6 +107,7 @@ struct exchange {
     bool ungated : 1;        /* mode off, or in the bypass list: makes no samples */
     bool holds_tunnel : 1;   /* a place under limits.tunnels */
     bool shadow : 1;         /* refused but for shadow mode; verdict says why */
+    bool values_known : 1;   /* values is valid */
 
     enum traffic_mode mode;
     struct address upstream_address;
@@ -142,6 +144,7 @@ struct exchange {
     char method[16];        /* cut, for the log and tags */
     char path[EXCHANGE_PATH_MAX];
     char trace_id[64];
+    double values[MAX_METRICS]; /* of metrics that the response tells; NaN: not told */
 };
 
 /* Events. */

@@ -96,8 +96,11 @@ static void put_cell(struct scrape *s, const struct family *f, struct slice rout
 
     while (count < FAMILY_LABELS_MAX && f->labels[count].name != NULL)
         count++;
-    for (unsigned i = count; --i > 0; cell /= f->labels[i].count)
-        values[i] = slice_of(f->labels[i].value((unsigned)(cell % f->labels[i].count)));
+    for (unsigned i = count; --i > 0; cell /= f->labels[i].count) {
+        const struct label *l = &f->labels[i];
+        unsigned nth = (unsigned)(cell % l->count);
+        values[i] = l->value ? slice_of(l->value(nth)) : name_of(&s->rules, nth);
+    }
     put(s, f, values, n);
 }
 
@@ -307,6 +310,14 @@ static void collect_names(struct scrape *s)
     if (route_slot_name(s->p, OTHER_ROUTE) != NULL)
         add_other(&s->routes, OTHER_ROUTE);
 
+    for (unsigned slot = 0; slot < RULE_SLOTS; slot++) {
+        const char *name = rule_slot_name(s->p, slot);
+        if (name != NULL && slot == RULE_SLOTS - 1)
+            add_other(&s->rules, slot);
+        else if (name != NULL)
+            add_name(&s->rules, slot, name, strlen(name));
+    }
+
     uint32_t count = breakers_count(s->p->breakers);
     for (uint32_t id = 1; id <= count; id++) {
         size_t len;
@@ -340,6 +351,7 @@ void exposition_write(struct exposition *e, const struct proxy *p, struct strbuf
     }
     strbuf_free(&s.routes.text);
     strbuf_free(&s.breakers.text);
+    strbuf_free(&s.rules.text);
 }
 
 struct exposition *exposition_new(void)

@@ -379,6 +379,14 @@ static const struct point half_open_limited[] = {
     WORKERS("rate", half_open_limited_rate),
     WORKERS("concurrent", half_open_limited_concurrent),
 };
+static const struct point uninspected[] = {
+    WORKERS("unknown_encoding", uninspected[TROUBLE_UNKNOWN_ENCODING]),
+    WORKERS("bad_encoding", uninspected[TROUBLE_BAD_ENCODING]),
+    WORKERS("bad_json", uninspected[TROUBLE_BAD_JSON]),
+    WORKERS("event_too_long", uninspected[TROUBLE_EVENT_TOO_LONG]),
+    WORKERS("inflated_max", uninspected[TROUBLE_INFLATED_MAX]),
+    WORKERS("body_limit", uninspected[TROUBLE_BODY_LIMIT]),
+};
 static const struct point tunnel_bytes[] = { WORKERS("up", tunnel_bytes_up),
                                              WORKERS("down", tunnel_bytes_down) };
 static const struct point dns_lookups[] = {
@@ -557,6 +565,20 @@ const struct family families[] = {
       PER_ROUTE(shadow_refusals),
       .cells = SHADOW_RESULTS,
       .first_cell = CELLS_SHADOW },
+    { N("rule_matches_total"),
+      COUNTER,
+      "Attempts that a failure rule decided",
+      { NAMED("route"), { .name = "rule", .count = RULE_SLOTS } },
+      .write = write_route_cells,
+      IN_WORKERS(rule_matches),
+      .stride = RULE_SLOTS * sizeof(counter),
+      .cells = RULE_SLOTS,
+      .first_cell = CELLS_RULES },
+    { N("uninspected_responses_total"),
+      COUNTER,
+      "Responses that rules and metrics could not read to their end",
+      { NAMED("reason") },
+      POINTS(uninspected) },
     { N("request_body_bytes_total"),
       COUNTER,
       "Bytes of request bodies sent upstream",

@@ -41,7 +41,7 @@ struct scrape {
     struct sync_gauges sync;      /* zero without one */
     struct control_stats control; /* zero unless embedded */
     struct procstat process;
-    struct names routes, breakers;
+    struct names routes, breakers, rules;
     uint32_t breakers_known;
     uint64_t routes_folded; /* series that went into "_other" */
 };
@@ -58,7 +58,8 @@ enum kind { COUNTER, GAUGE, HISTOGRAM };
 
 struct label {
     const char *name;
-    const char *(*value)(unsigned i); /* of a fixed set; NULL: names from outside, or points */
+    const char *(*value)(unsigned i); /* of a fixed set; NULL: names from outside, or points;
+                                         behind the first label, with a count: of rules */
     unsigned count;
 };
 
@@ -80,12 +81,14 @@ extern const struct family families[];
 extern const size_t family_count;
 
 /* Counters of one route that make a series each once they are not zero: all of
- * requests_total, then errors_total, attempts_total, tunnels_total, shadow_refusals_total. */
+ * requests_total, then errors_total, attempts_total, tunnels_total, shadow_refusals_total,
+ * rule_matches_total. */
 #define CELLS_REQUESTS ((size_t)TRAFFIC_MODES * CODE_CLASSES * RESULT_COUNT)
 #define CELLS_ATTEMPTS ((size_t)TIER_COUNT * OUTCOME_COUNT)
 #define CELLS_TUNNELS  (CELLS_REQUESTS + PERR_COUNT + CELLS_ATTEMPTS)
 #define CELLS_SHADOW   (CELLS_TUNNELS + RESULT_COUNT)
-#define CELLS          (CELLS_SHADOW + SHADOW_RESULTS)
+#define CELLS_RULES    (CELLS_SHADOW + SHADOW_RESULTS)
+#define CELLS          (CELLS_RULES + RULE_SLOTS)
 
 /* The writers, in exposition.c. */
 void write_route_cells(struct scrape *s, const struct family *f);

@@ -2,6 +2,7 @@
 #include "base/base.h"
 #include "base/ring.h"
 #include "proxy/exchange.h"
+#include "proxy/inspect.h"
 #include "proxy/proxy.h"
 #include "proxy/snapshot.h"
 #include "sync/attempt.h"
@@ -10,18 +11,27 @@
 
 /* ---- Judging ---- */
 
-static double metric_value(const struct exchange *ex, const struct metric *m)
+/* From the head being taken up to that moment, less the time spent waiting for the client. */
+static int64_t elapsed_us(const struct exchange *ex, int64_t end_us)
 {
-    int64_t waited = ex->client_wait_us;
-    int64_t now_us = worker_now_us(ex->w);
+    int64_t waited_us = ex->client_wait_us;
     if (ex->waiting_client)
-        waited += now_us - ex->client_wait_began_us;
+        waited_us += worker_now_us(ex->w) - ex->client_wait_began_us;
+    int64_t us = end_us - ex->start_us - waited_us;
+    return us > 0 ? us : 0;
+}
+
+static int64_t latency_us(const struct exchange *ex)
+{
+    return elapsed_us(ex, ex->last_upstream_us ? ex->last_upstream_us : worker_now_us(ex->w));
+}
+
+static double metric_value(const struct exchange *ex, size_t i)
+{
+    const struct metric *m = &ex->route->cfg->metrics[i];
     switch (m->kind) {
-    case METRIC_LATENCY: {
-        int64_t end_us = ex->last_upstream_us ? ex->last_upstream_us : now_us;
-        int64_t us = end_us - ex->start_us - waited;
-        return us > 0 ? (double)us / 1000 : 0;
-    }
+    case METRIC_LATENCY:
+        return (double)latency_us(ex) / 1000;
     case METRIC_FIRST_BYTE:
         return ex->first_byte_us ? (double)(ex->first_byte_us - ex->start_us) / 1000 : NAN;
     case METRIC_CONNECT:
@@ -32,6 +42,9 @@ static double metric_value(const struct exchange *ex, const struct metric *m)
         return (double)ex->response_bytes;
     case METRIC_CONSTANT:
         return m->constant;
+    case METRIC_JSON:
+    case METRIC_HEADER:
+        return ex->values_known ? ex->values[i] : NAN;
     }
     return NAN;
 }
@@ -43,6 +56,7 @@ static void push_record(struct exchange *ex)
         .route = r,
         .host = ex->target->host_id,
         .outcome = (uint8_t)ex->attempt.outcome,
+        .rule = ex->attempt.rule,
         .ok = ex->attempt.ok,
         .urgent = !ex->attempt.ok || !ex->gate.all_closed,
         .opaque = ex->opaque,
@@ -56,7 +70,7 @@ static void push_record(struct exchange *ex)
     memcpy(rec.method, ex->method, sizeof(rec.method));
     memcpy(rec.trace_id, ex->trace_id, ex->trace_len);
     for (size_t i = 0; i < r->metric_count; i++)
-        rec.values[i] = metric_value(ex, &r->metrics[i]);
+        rec.values[i] = metric_value(ex, i);
     bool was_empty;
     if (!ring_push(ex->w->ring, &rec, &was_empty)) {
         COUNT(ex->w->c.samples_ring_full_total);
@@ -79,16 +93,15 @@ void judge_shadow(struct exchange *ex)
     COUNT(ex->w->c.routes[exchange_slot(ex)].shadow_refusals[r]);
 }
 
-void judge_record(struct exchange *ex)
+static void count_and_sample(struct exchange *ex)
 {
-    if (!ex->attempt_begun || !ex->attempt.fixed || ex->recorded)
-        return;
-    ex->recorded = true;
     count_sub(&ex->w->c.attempts_in_flight, 1);
     enum attempt_tier tier = ex->opaque ? TIER_OPAQUE : TIER_HTTP;
     COUNT(ex->w->c.routes[exchange_slot(ex)].attempts[tier][ex->attempt.outcome]);
     if (ex->shadow)
         judge_shadow(ex);
+    if (ex->attempt.rule != RULE_NONE)
+        COUNT(ex->w->c.rule_matches[exchange_slot(ex)][rule_slot(ex->route, ex->attempt.rule)]);
     const struct route *r = ex->route->cfg;
     if (ex->attempt.neutral)
         return;
@@ -102,6 +115,30 @@ void judge_record(struct exchange *ex)
         count_add(&ex->w->c.samples_skipped_total_w, r->metric_count);
     else
         push_record(ex);
+}
+
+static void count_trouble(struct exchange *ex, enum trouble t)
+{
+    if (t != TROUBLE_NONE)
+        COUNT(ex->w->c.uninspected[t]);
+}
+
+void judge_free(struct exchange *ex)
+{
+    if (!ex->inspector)
+        return;
+    count_trouble(ex, inspector_trouble(ex->inspector));
+    inspector_free(ex->inspector);
+    ex->inspector = NULL;
+}
+
+void judge_record(struct exchange *ex)
+{
+    if (!ex->attempt_begun || !ex->attempt.fixed || ex->recorded)
+        return;
+    ex->recorded = true;
+    count_and_sample(ex);
+    judge_free(ex);
 }
 
 void judge_failed(struct exchange *ex, enum outcome outcome)
@@ -118,4 +155,80 @@ void judge_begin(struct exchange *ex)
     ex->attempt_begun = true;
     COUNT(ex->w->c.attempts_started_total);
     COUNT(ex->w->c.attempts_in_flight);
+}
+
+/* ---- What the response says ---- */
+
+static bool is_event_stream(const struct http1_head *h)
+{
+    const struct http1_field *f = http1_find(h, SLICE("content-type"));
+    static const struct slice want = SLICE("text/event-stream");
+    return f && f->value.len >= want.len &&
+           slice_eq_nocase((struct slice){ f->value.p, want.len }, want) &&
+           (f->value.len == want.len || f->value.p[want.len] == ';' || f->value.p[want.len] == ' ');
+}
+
+/* Only if the body can still change something. */
+static void begin_inspection(struct exchange *ex, const struct http1_head *h, bool event_stream)
+{
+    enum trouble trouble;
+    if (ex->attempt.fixed)
+        return;
+    ex->inspector = inspector_new(ex->route->plan, h, event_stream, ex->values, &trouble);
+    count_trouble(ex, trouble);
+}
+
+void judge_head(struct exchange *ex, const struct http1_head *h)
+{
+    /* Where nothing is gated or reported, nothing is looked at either. */
+    const struct inspect_plan *plan = ex->ungated ? NULL : ex->route->plan;
+    struct attempt_head head = { .status = h->status,
+                                 .event_stream = is_event_stream(h),
+                                 .took_us = latency_us(ex) };
+    ex->event_stream = head.event_stream;
+    if (ex->attempt.fixed)
+        COUNT(ex->w->c.late_answers_total);
+    if (plan && !ex->attempt.fixed) {
+        head.rule = inspect_head(plan, h, ex->values);
+        head.inspected = inspect_wants_events(plan);
+        ex->values_known = true;
+    }
+    attempt_head(&ex->attempt, &head, worker_now_ms(ex->w));
+    judge_record(ex);
+    if (plan && h->status != 101)
+        begin_inspection(ex, h, head.event_stream);
+}
+
+bool judge_looks(const struct exchange *ex)
+{
+    return ex->inspector && !inspector_is_done(ex->inspector);
+}
+
+void judge_observe(void *arg, const uint8_t *bytes, size_t len)
+{
+    struct exchange *ex = arg;
+    inspector_feed(ex->inspector, bytes, len);
+}
+
+void judge_body(struct exchange *ex)
+{
+    if (!ex->inspector || inspector_rule(ex->inspector) == RULE_NONE)
+        return;
+    attempt_body(&ex->attempt, inspector_rule(ex->inspector));
+    judge_record(ex);
+}
+
+void judge_end(struct exchange *ex)
+{
+    if (ex->inspector)
+        inspector_end(ex->inspector);
+    judge_body(ex);
+    attempt_end(&ex->attempt, latency_us(ex));
+    judge_record(ex);
+}
+
+void judge_tick(struct exchange *ex)
+{
+    attempt_tick(&ex->attempt, worker_now_ms(ex->w), elapsed_us(ex, worker_now_us(ex->w)));
+    judge_record(ex);
 }

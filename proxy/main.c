@@ -591,6 +591,7 @@ static int set_up(struct runtime *rt, struct config *cfg)
     p->probes = probes_new();
     p->switches = switches_new(p->breakers);
     p->route_names = intern_new(256);
+    p->rule_names = intern_new(RULE_SLOTS);
     p->auto_hosts = intern_new(BREAKERS_CAPACITY);
     p->self = self_new();
     p->start_wall_ms = clock_wall_ms();
@@ -652,6 +653,7 @@ static void tear_down(struct runtime *rt)
     breakers_free(p->breakers);
     probes_free(p->probes);
     intern_free(p->route_names);
+    intern_free(p->rule_names);
     intern_free(p->auto_hosts);
     self_free(p->self);
     free(rt->listener_fds);

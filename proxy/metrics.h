@@ -7,6 +7,7 @@
 #ifndef PROXY_METRICS_H
 #define PROXY_METRICS_H
 #include "config/config.h"
+#include "proxy/inspect.h"
 #include <stdatomic.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -118,6 +119,7 @@ struct route_counters {
     counter tunnels_closed_on_open;
 };
 
+#define RULE_SLOTS    64  /* 61 names; none, "status", "slower_than"; and "_other" */
 #define ROUTE_SLOTS   102 /* 100 names, "_default", "_other" */
 #define BREAKER_SLOTS 201 /* 200 names and "_other" */
 
@@ -212,6 +214,8 @@ struct worker_counters {
     struct route_counters routes[ROUTE_SLOTS]; /* by interned route slot */
     counter decisions[BREAKER_SLOTS][DECISION_COUNT];
     counter tunnels_total[ROUTE_SLOTS][RESULT_COUNT];
+    counter rule_matches[ROUTE_SLOTS][RULE_SLOTS]; /* attempts that a rule decided */
+    counter uninspected[TROUBLE_COUNT];
     struct histogram request_duration;
     struct histogram upstream_first_byte;
     struct histogram upstream_connect;

@@ -27,6 +27,7 @@ struct proxy {
     struct switches *switches;  /* what an operator holds by hand */
     struct sync *sync;          /* NULL until started */
     struct control *control;    /* NULL unless embedded */
+    struct intern *rule_names;  /* of routes' rules, capped: see rule_slot_name() */
     struct intern *route_names; /* id - 1 is the slot in worker_counters.routes, capped */
     struct intern *auto_hosts;  /* hosts that got {host} names, up to limits.auto_breakers */
     struct self_addrs *self;    /* what we listen on; fixed before the workers start */

@@ -64,6 +64,8 @@ static enum relay_result consume(struct relay *r)
     if (http1_body_decode(r->body, block_bytes(in), block_len(in), &used, &payload))
         return RELAY_MALFORMED;
     r->moved += payload;
+    if (r->observe && payload > 0)
+        r->observe(r->observer, block_bytes(in), payload);
     r->budget -= used < r->budget ? used : r->budget;
     pass_on(r, used, payload);
     if (!r->body->done)

@@ -27,6 +27,10 @@ struct relay {
     struct http1_body *body;
     bool chunked_out;
     size_t buffer_limit;
+    /* Sees each run of payload just before it is passed on, and may neither change, keep nor
+     * delay it; NULL: nobody. */
+    void (*observe)(void *observer, const uint8_t *bytes, size_t len);
+    void *observer;
     size_t budget;  /* discard at most so many bytes; SIZE_MAX otherwise */
     uint64_t moved; /* out: payload bytes */
     bool read_any;  /* out: at least one byte came from the source */

@@ -2,6 +2,7 @@
 #include "base/base.h"
 #include "base/intern.h"
 #include "base/ring.h"
+#include "proxy/inspect.h"
 #include "proxy/metrics.h"
 #include "proxy/route.h"
 #include "proxy/worker.h"
@@ -46,6 +47,55 @@ const char *route_slot_name(const struct proxy *p, unsigned slot)
     return slot < intern_count(p->route_names) ? intern_name(p->route_names, slot + 1, NULL) : NULL;
 }
 
+/* ---- Rules ---- */
+
+#define RULE_NAMES_AT  (RULE_SLOWER_THAN + 1)
+#define RULE_NAMES_MAX (RULE_SLOTS - RULE_NAMES_AT - 1) /* then "_other" */
+
+static uint8_t intern_rule(struct proxy *p, const char *name)
+{
+    uint32_t id = intern_find(p->rule_names, name, strlen(name));
+    if (!id && intern_count(p->rule_names) < RULE_NAMES_MAX)
+        id = intern_add(p->rule_names, name, strlen(name));
+    return (uint8_t)(id ? RULE_NAMES_AT + id - 1 : RULE_SLOTS - 1);
+}
+
+static uint8_t *intern_rules(struct proxy *p, const struct route *r)
+{
+    size_t headers = r->failure.headers.count, body = r->failure.body.count;
+    if (headers + body == 0)
+        return NULL;
+    uint8_t *slots = xcalloc(RULE_COUNT - RULE_HEADERS, 1);
+    for (size_t i = 0; i < headers; i++)
+        slots[i] = intern_rule(p, r->failure.headers.items[i].name);
+    for (size_t i = 0; i < body; i++)
+        slots[MAX_RULES + i] = intern_rule(p, r->failure.body.items[i].name);
+    return slots;
+}
+
+unsigned rule_slot(const struct live_route *lr, unsigned rule)
+{
+    if (rule < RULE_HEADERS)
+        return rule;
+    return BUG(!lr->rule_slots) ? RULE_SLOTS - 1 : lr->rule_slots[rule - RULE_HEADERS];
+}
+
+const char *rule_slot_name(const struct proxy *p, unsigned slot)
+{
+    if (slot < RULE_NAMES_AT)
+        return slot == RULE_STATUS ? "status" : slot == RULE_SLOWER_THAN ? "slower_than" : NULL;
+    if (slot == RULE_SLOTS - 1)
+        return "_other";
+    uint32_t id = slot - RULE_NAMES_AT + 1;
+    return id <= intern_count(p->rule_names) ? intern_name(p->rule_names, id, NULL) : NULL;
+}
+
+static void free_live(struct live_route *lr)
+{
+    inspect_plan_free(lr->plan);
+    free(lr->rule_slots);
+}
+
 static void go_live(struct proxy *p, struct live_route *lr, const struct route *r)
 {
     *lr = (struct live_route){ .cfg = r,
@@ -54,7 +104,9 @@ static void go_live(struct proxy *p, struct live_route *lr, const struct route *
                                .gates = r->breakers.count > 0 || r->breakers_unresolved,
                                .unresolved = r->breakers_unresolved,
                                .breaker_count = (unsigned)r->breakers.count,
-                               .probe = probe_limits_of(r) };
+                               .probe = probe_limits_of(r),
+                               .plan = inspect_plan_new(r),
+                               .rule_slots = intern_rules(p, r) };
     if (lr->templated)
         return;
     for (size_t i = 0; i < r->breakers.count; i++)
@@ -81,6 +133,9 @@ void snapshot_free(struct snapshot *s)
     if (!s)
         return;
     route_table_free(s->table);
+    for (size_t i = 0; i < s->cfg->route_count; i++)
+        free_live(&s->routes[i]);
+    free_live(&s->fallback);
     free(s->routes);
     config_free(s->cfg);
     free(s);

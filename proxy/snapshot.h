@@ -28,6 +28,8 @@ struct live_route {
     uint32_t breakers[MAX_BREAKERS]; /* interned; valid unless templated */
     unsigned breaker_count;
     struct probe_limits probe; /* while a breaker is half-open */
+    struct inspect_plan *plan; /* owned; NULL: asks nothing of responses */
+    uint8_t *rule_slots;       /* owned; by rule from RULE_HEADERS on; NULL: has none */
 };
 
 struct snapshot {
@@ -58,6 +60,10 @@ void snapshot_reap_all(struct proxy *p); /* at exit, when every thread has ended
 
 /* The slot of a route name in worker_counters.routes: names past the cap share "_other". */
 unsigned route_slot(struct proxy *p, const char *name);
+/* The same for rules, in worker_counters.rule_matches: "status", "slower_than", and names that
+ * all routes share. */
+unsigned rule_slot(const struct live_route *lr, unsigned rule);
+const char *rule_slot_name(const struct proxy *p, unsigned slot);  /* NULL: unused */
 const char *route_slot_name(const struct proxy *p, unsigned slot); /* NULL: unused */
 
 #endif

@@ -489,6 +489,19 @@ static void write_shadow(struct json *j, const struct proxy *p, unsigned slot)
     json_close(j);
 }
 
+/* What decided about attempts of the route, by name. */
+static void write_rules(struct json *j, const struct proxy *p, unsigned route)
+{
+    json_open(j, "rules", '{');
+    for (unsigned slot = 0; slot < RULE_SLOTS; slot++) {
+        const char *name = rule_slot_name(p, slot);
+        uint64_t sum = SUM(p, rule_matches[route][slot]);
+        if (name != NULL && sum > 0)
+            json_u64(j, name, sum);
+    }
+    json_close(j);
+}
+
 static void write_route(struct json *j, const struct proxy *p, unsigned slot, const char *name,
                         const char *mode)
 {
@@ -515,6 +528,7 @@ static void write_route(struct json *j, const struct proxy *p, unsigned slot, co
     write_counts(j, "attempts", OUTCOME_COUNT, outcomes, outcome_text);
     write_counts(j, "errors", PERR_COUNT, errors, error_text);
     write_shadow(j, p, slot);
+    write_rules(j, p, slot);
     json_u64(j, "request_body_bytes", SUM(p, routes[slot].request_body_bytes));
     json_u64(j, "response_body_bytes", SUM(p, routes[slot].response_body_bytes));
     json_u64(j, "tunnels_closed_on_open", SUM(p, routes[slot].tunnels_closed_on_open));

@@ -200,23 +200,9 @@ static bool pass_interim(struct exchange *ex, const struct http1_head *h, size_t
     return true;
 }
 
-static bool is_event_stream(const struct http1_head *h)
-{
-    const struct http1_field *f = http1_find(h, SLICE("content-type"));
-    static const struct slice want = SLICE("text/event-stream");
-    return f && f->value.len >= want.len &&
-           slice_eq_nocase((struct slice){ f->value.p, want.len }, want) &&
-           (f->value.len == want.len || f->value.p[want.len] == ';' || f->value.p[want.len] == ' ');
-}
-
 static void begin_response(struct exchange *ex, const struct http1_head *h, size_t head_len)
 {
-    bool was_fixed = ex->attempt.fixed;
-    ex->event_stream = is_event_stream(h);
-    attempt_head(&ex->attempt, h->status, ex->event_stream, worker_now_ms(ex->w));
-    if (was_fixed)
-        COUNT(ex->w->c.late_answers_total);
-    judge_record(ex);
+    judge_head(ex, h);
 
     http1_body_init(&ex->response_body, h->framing, h->content_length);
     http1_body_note_hops(&ex->response_body, h);
@@ -294,10 +280,7 @@ static enum head_progress switch_protocols(struct exchange *ex, const struct htt
         bad_response(ex, "the upstream switched protocols without being asked");
         return HEAD_OVER;
     }
-    if (ex->attempt.fixed)
-        COUNT(ex->w->c.late_answers_total);
-    attempt_head(&ex->attempt, 101, false, worker_now_ms(ex->w));
-    judge_record(ex);
+    judge_head(ex, h);
     ex->status = 101;
     if (!ex->first_byte_us)
         ex->first_byte_us = ex->last_upstream_us;
@@ -389,8 +372,7 @@ static bool read_response_head(struct exchange *ex)
 static void response_read(struct exchange *ex)
 {
     ex->rs = RS_DONE;
-    attempt_end(&ex->attempt);
-    judge_record(ex);
+    judge_end(ex);
     wait_for_client(ex, false);
     if (ex->rq != RQ_STREAM)
         exchange_release_upstream(ex, ex->upstream_reusable && !ex->upload_broken);
@@ -415,13 +397,17 @@ static bool stream_response(struct exchange *ex)
                        .body = &ex->response_body,
                        .chunked_out = ex->chunked_out,
                        .buffer_limit = (size_t)exchange_config(ex)->limits.buffer,
-                       .budget = SIZE_MAX };
+                       .budget = SIZE_MAX,
+                       .observe = judge_looks(ex) ? judge_observe : NULL,
+                       .observer = ex };
     enum relay_result res = relay_body(&r);
     ex->response_bytes += r.moved;
     if (r.read_any)
         ex->last_upstream_us = worker_now_us(ex->w);
     if (r.read_any || r.wrote_any)
         ex->last_move_ms = worker_now_ms(ex->w);
+    if (r.observe)
+        judge_body(ex);
     switch (res) {
     case RELAY_DONE:
         response_read(ex);

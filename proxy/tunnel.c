@@ -142,10 +142,9 @@ static void note_upstream_bytes(struct exchange *ex, const uint8_t *data, size_t
     t->down.looking = false;
     look->answer_len = 0;
     if (alert == TLS_ALERT_FATAL)
-        attempt_failed(&ex->attempt, OUTCOME_TLS);
+        judge_failed(ex, OUTCOME_TLS);
     else
-        attempt_end(&ex->attempt);
-    judge_record(ex);
+        judge_end(ex);
 }
 
 /* Looks at what comes next, as far as it has not been looked at before, and passes it on. */

@@ -19,6 +19,7 @@ struct attempt_record {
     const struct route *route; /* borrowed from the snapshot; has a router */
     uint32_t host;             /* interned {host} in the breakers table; 0: none */
     uint8_t outcome;           /* enum outcome; never a neutral one */
+    uint8_t rule;              /* what decided, for rule_name() */
     bool ok;
     bool urgent;     /* a failure, or a breaker of the route is not closed */
     bool opaque;     /* tier "opaque" (a tunnel's bytes) rather than "http" */

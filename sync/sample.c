@@ -23,6 +23,8 @@ static bool add_value(struct strbuf *sb, const char *name, size_t len, const str
         strbuf_add(sb, rec->method, strnlen(rec->method, sizeof(rec->method)));
     } else if (IS("outcome")) {
         strbuf_adds(sb, outcome_name((enum outcome)rec->outcome));
+    } else if (IS("rule")) {
+        strbuf_adds(sb, rule_name(rec->route, rec->rule));
     } else if (IS("tier")) {
         strbuf_adds(sb, rec->opaque ? "opaque" : "http");
     } else if (IS("route")) {

@@ -115,6 +115,7 @@ static void set_stage(void)
     p->worker_count = 1;
     p->breakers = breakers_new();
     p->route_names = intern_new(256);
+    p->rule_names = intern_new(RULE_SLOTS);
     p->auto_hosts = intern_new(BREAKERS_CAPACITY);
     p->self = self_new();
     p->connection_limit = 1000;

@@ -125,6 +125,32 @@ static void tag_templates_are_filled_in(void **state)
     }
 }
 
+static void the_rule_that_decided_is_a_placeholder(void **state)
+{
+    (void)state;
+    static struct response_rule headers[] = { { .name = (char *)"quota" } };
+    static struct response_rule body[] = { { .name = (char *)"app" } };
+    static const struct {
+        unsigned rule;
+        const char *want;
+    } cases[] = {
+        { RULE_STATUS, "\"tags\":{\"in\":\"by status\",\"bare\":\"status\"}" },
+        { RULE_SLOWER_THAN, "\"tags\":{\"in\":\"by slower_than\",\"bare\":\"slower_than\"}" },
+        { RULE_HEADERS, "\"tags\":{\"in\":\"by quota\",\"bare\":\"quota\"}" },
+        { RULE_BODY, "\"tags\":{\"in\":\"by app\",\"bare\":\"app\"}" },
+        { RULE_NONE, "\"tags\":{\"in\":\"by \"}" },
+    };
+    route.failure.headers = (struct rule_list){ headers, 1 };
+    route.failure.body = (struct rule_list){ body, 1 };
+    tag("in", "by {rule}");
+    tag("bare", "{rule}");
+    for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
+        rec.rule = (uint8_t)cases[i].rule;
+        if (!strstr(sample_of("", 0), cases[i].want))
+            fail_msg("want %s, got %s", cases[i].want, sample_of("", 0));
+    }
+}
+
 static void empty_tags_leave_no_trace(void **state)
 {
     (void)state;
@@ -446,6 +472,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         SAMPLE_TEST(a_sample_has_the_fields_of_the_wire),
         SAMPLE_TEST(tag_templates_are_filled_in),
+        SAMPLE_TEST(the_rule_that_decided_is_a_placeholder),
         SAMPLE_TEST(empty_tags_leave_no_trace),
         SAMPLE_TEST(the_router_may_be_the_host),
         SAMPLE_TEST(values_are_written_exactly),

@@ -7,6 +7,7 @@
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <string.h>
 
 #include <cmocka.h>
 
@@ -28,6 +29,7 @@ static struct route default_route(void)
                    BIT(OUTCOME_TIMEOUT) | BIT(OUTCOME_RESET) | BIT(OUTCOME_PROTOCOL);
     r.failure.no_response_after_ms = 30000;
     r.failure.client_abort_after_ms = 2000;
+    r.failure.slower_than_ms = OFF;
     r.half_open.no_response_after_ms = 5000;
     return r;
 }
@@ -41,6 +43,9 @@ enum what {
     STEP_BYTE,
     STEP_HEAD,
     STEP_STREAM_HEAD,
+    STEP_RULE_HEAD,    /* the second of failure.headers matches */
+    STEP_WATCHED_HEAD, /* an event stream that is looked into */
+    STEP_BODY,         /* that rule of failure.body matches */
     STEP_DONE,
     STEP_GONE,
     STEP_TICK,
@@ -80,10 +85,23 @@ struct step {
     {                                                                                              \
         STEP_STREAM_HEAD, at, status                                                               \
     }
-#define DONE                                                                                       \
+#define RULE_HEAD(at, status)                                                                      \
     {                                                                                              \
-        STEP_DONE, 0, 0                                                                            \
+        STEP_RULE_HEAD, at, status                                                                 \
     }
+#define WATCHED_HEAD(at, status)                                                                   \
+    {                                                                                              \
+        STEP_WATCHED_HEAD, at, status                                                              \
+    }
+#define BODY(rule)                                                                                 \
+    {                                                                                              \
+        STEP_BODY, 0, rule                                                                         \
+    }
+#define DONE_AT(at)                                                                                \
+    {                                                                                              \
+        STEP_DONE, at, 0                                                                           \
+    }
+#define DONE DONE_AT(0)
 #define GONE(at)                                                                                   \
     {                                                                                              \
         STEP_GONE, at, 0                                                                           \
@@ -113,16 +131,28 @@ static void play(struct attempt *a, const struct step *s)
             break;
         case STEP_HEAD:
         case STEP_STREAM_HEAD:
-            attempt_head(a, s->arg, s->what == STEP_STREAM_HEAD, START + s->at);
+        case STEP_RULE_HEAD:
+        case STEP_WATCHED_HEAD:
+            attempt_head(a,
+                         &(struct attempt_head){
+                             .status = s->arg,
+                             .rule = s->what == STEP_RULE_HEAD ? RULE_HEADERS + 1 : RULE_NONE,
+                             .event_stream = s->what != STEP_HEAD && s->what != STEP_RULE_HEAD,
+                             .inspected = s->what == STEP_WATCHED_HEAD,
+                             .took_us = s->at * 1000 },
+                         START + s->at);
+            break;
+        case STEP_BODY:
+            attempt_body(a, RULE_BODY + s->arg);
             break;
         case STEP_DONE:
-            attempt_end(a);
+            attempt_end(a, s->at * 1000);
             break;
         case STEP_GONE:
             attempt_client_gone(a, START + s->at);
             break;
         case STEP_TICK:
-            attempt_tick(a, START + s->at);
+            attempt_tick(a, START + s->at, s->at * 1000);
             break;
         }
     }
@@ -415,7 +445,7 @@ static void status_rules_look_at_every_status(void **state)
     for (unsigned status = 200; status <= 999; status++) {
         struct attempt a;
         attempt_start(&a, &r, false, START);
-        attempt_head(&a, status, false, START + 1);
+        attempt_head(&a, &(struct attempt_head){ .status = status }, START + 1);
         enum verdict want = status == 404 || status == 503   ? NEUTRAL
                             : status == 429 || status >= 500 ? BAD
                                                              : OPEN;
@@ -465,10 +495,10 @@ static void the_deadline_is_when_the_next_tick_does_something(void **state)
             fail_msg("%s: got %lld, want %lld", cases[i].name, (long long)got, (long long)want);
         if (want == OFF)
             continue;
-        attempt_tick(&a, want - 1);
+        attempt_tick(&a, want - 1, 0);
         if (a.fixed)
             fail_msg("%s: fixed before its deadline", cases[i].name);
-        attempt_tick(&a, want);
+        attempt_tick(&a, want, 0);
         if (!a.fixed || attempt_deadline(&a) != OFF)
             fail_msg("%s: not fixed at its deadline", cases[i].name);
     }
@@ -483,7 +513,7 @@ static void clocks_work_at_the_zero_of_time(void **state)
     attempt_start(&a, &r, false, 0);
     attempt_clock(&a, 0);
     assert_int_equal(attempt_deadline(&a), 30000);
-    attempt_head(&a, 200, false, 0);
+    attempt_head(&a, &(struct attempt_head){ .status = 200 }, 0);
     assert_int_equal(attempt_deadline(&a), JUDGE_AFTER_HEAD_MS);
 }
 
@@ -495,6 +525,143 @@ static void only_local_stale_and_neutral_are_always_neutral(void **state)
         if (outcome_is_neutral((enum outcome)o) != want)
             fail_msg("%s: want %d", outcome_name((enum outcome)o), want);
     }
+}
+
+/* Rules "headers-0" "headers-1" "body-0" "body-1", 404 neutral. */
+static struct route route_with_rules(void)
+{
+    static struct response_rule headers[] = { { .name = (char *)"headers-0" },
+                                              { .name = (char *)"headers-1" } };
+    static struct response_rule body[] = { { .name = (char *)"body-0" },
+                                           { .name = (char *)"body-1" } };
+    struct route r = default_route();
+
+    r.failure.headers = (struct rule_list){ headers, ARRAY_LEN(headers) };
+    r.failure.body = (struct rule_list){ body, ARRAY_LEN(body) };
+    r.failure.slower_than_ms = 1000;
+    add_status(&r.neutral, 404, 404);
+    return r;
+}
+
+static void the_rule_that_decides_is_noted_with_the_outcome(void **state)
+{
+    (void)state;
+    struct route r = route_with_rules();
+    static const struct {
+        struct story story;
+        const char *rule;
+    } cases[] = {
+        { { "no rule", { HEAD(1, 200), DONE }, GOOD, OUTCOME_SUCCESS, false }, "" },
+        { { "status before header", { RULE_HEAD(1, 500) }, BAD, OUTCOME_STATUS, false }, "status" },
+        { { "neutral before header", { RULE_HEAD(1, 404) }, NEUTRAL, OUTCOME_NEUTRAL, false }, "" },
+        { { "header", { RULE_HEAD(1, 200) }, BAD, OUTCOME_HEADER, false }, "headers-1" },
+        { { "header before 101", { RULE_HEAD(1, 101) }, BAD, OUTCOME_HEADER, false }, "headers-1" },
+        { { "header before body", { RULE_HEAD(1, 200), BODY(0) }, BAD, OUTCOME_HEADER, false },
+          "headers-1" },
+        { { "body", { HEAD(1, 200), BODY(1) }, BAD, OUTCOME_BODY, false }, "body-1" },
+        { { "first body rule only", { HEAD(1, 200), BODY(1), BODY(0) }, BAD, OUTCOME_BODY, false },
+          "body-1" },
+        { { "body before reset",
+            { HEAD(1, 200), BODY(0), FAILED(OUTCOME_RESET) },
+            BAD,
+            OUTCOME_BODY,
+            false },
+          "body-0" },
+        { { "reset before body",
+            { HEAD(1, 200), FAILED(OUTCOME_RESET), BODY(0) },
+            BAD,
+            OUTCOME_RESET,
+            false },
+          "" },
+        { { "body before the client's leave",
+            { HEAD(1, 200), BODY(0), GONE(9) },
+            BAD,
+            OUTCOME_BODY,
+            false },
+          "body-0" },
+        { { "body after a minute",
+            { HEAD(0, 200), TICK(60000), BODY(0) },
+            BAD,
+            OUTCOME_SLOW,
+            false },
+          "slower_than" },
+        { { "no_response is no rule",
+            { CLOCK(0), TICK(30000), RULE_HEAD(30001, 500) },
+            BAD,
+            OUTCOME_NO_RESPONSE,
+            false },
+          "" },
+    };
+
+    for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
+        struct attempt a;
+        check(&r, &cases[i].story, 1);
+        attempt_start(&a, &r, false, START);
+        play(&a, cases[i].story.steps);
+        if (strcmp(rule_name(&r, a.rule), cases[i].rule) != 0)
+            fail_msg("%s: got rule \"%s\", want \"%s\"", cases[i].story.name, rule_name(&r, a.rule),
+                     cases[i].rule);
+    }
+}
+
+static void a_success_that_took_too_long_is_slow(void **state)
+{
+    (void)state;
+    struct route r = route_with_rules();
+    static const struct story stories[] = {
+        { "exactly the limit", { HEAD(1, 200), DONE_AT(1000) }, GOOD, OUTCOME_SUCCESS, false },
+        { "just over", { HEAD(1, 200), DONE_AT(1001) }, BAD, OUTCOME_SLOW, false },
+        { "a failing status stays one", { HEAD(2000, 500) }, BAD, OUTCOME_STATUS, false },
+        { "a slow reset is a reset",
+          { HEAD(1, 200), FAILED(OUTCOME_RESET), DONE_AT(5000) },
+          BAD,
+          OUTCOME_RESET,
+          false },
+        { "an upgrade is measured at its head", { HEAD(1001, 101) }, BAD, OUTCOME_SLOW, false },
+        { "an upgrade in time", { HEAD(1000, 101) }, GOOD, OUTCOME_SUCCESS, false },
+        { "an event stream is measured at its head",
+          { STREAM_HEAD(1001, 200) },
+          BAD,
+          OUTCOME_SLOW,
+          false },
+        { "unless it is looked into",
+          { WATCHED_HEAD(1001, 200), DONE_AT(1002) },
+          BAD,
+          OUTCOME_SLOW,
+          false },
+        { "a tunnel's first byte", { DONE_AT(1001) }, BAD, OUTCOME_SLOW, false },
+    };
+
+    check(&r, stories, ARRAY_LEN(stories));
+    r.failure.slower_than_ms = OFF;
+    check(
+        &r,
+        &(struct story){ "off", { HEAD(1, 200), DONE_AT(3600000) }, GOOD, OUTCOME_SUCCESS, false },
+        1);
+}
+
+static void an_event_stream_that_is_looked_into_is_judged_at_its_end(void **state)
+{
+    (void)state;
+    struct route r = route_with_rules();
+    r.failure.slower_than_ms = OFF;
+    static const struct story stories[] = {
+        { "its head says nothing", { WATCHED_HEAD(1, 200) }, OPEN, 0, false },
+        { "its end", { WATCHED_HEAD(1, 200), DONE }, GOOD, OUTCOME_SUCCESS, false },
+        { "a rule", { WATCHED_HEAD(1, 200), BODY(0), DONE }, BAD, OUTCOME_BODY, false },
+        { "59.999 s", { WATCHED_HEAD(0, 200), TICK(59999) }, OPEN, 0, false },
+        { "60 s", { WATCHED_HEAD(0, 200), TICK(60000) }, GOOD, OUTCOME_SUCCESS, false },
+        { "cut off", { WATCHED_HEAD(1, 200), FAILED(OUTCOME_RESET) }, BAD, OUTCOME_RESET, false },
+        { "its reader left", { WATCHED_HEAD(1, 200), GONE(9) }, GOOD, OUTCOME_SUCCESS, false },
+        { "its reader left before the head",
+          { CLOCK(0), GONE(9) },
+          NEUTRAL,
+          OUTCOME_CLIENT_ABORT,
+          false },
+        { "a failing status", { WATCHED_HEAD(1, 503) }, BAD, OUTCOME_STATUS, false },
+    };
+
+    check(&r, stories, ARRAY_LEN(stories));
 }
 
 int main(void)
@@ -511,6 +678,9 @@ int main(void)
         cmocka_unit_test(no_response_is_a_failure_whatever_failure_on_says),
         cmocka_unit_test(the_deadline_is_when_the_next_tick_does_something),
         cmocka_unit_test(clocks_work_at_the_zero_of_time),
+        cmocka_unit_test(the_rule_that_decides_is_noted_with_the_outcome),
+        cmocka_unit_test(a_success_that_took_too_long_is_slow),
+        cmocka_unit_test(an_event_stream_that_is_looked_into_is_judged_at_its_end),
         cmocka_unit_test(only_local_stale_and_neutral_are_always_neutral),
     };
 

@@ -2,8 +2,10 @@
 #include "tests/unit/test_config.h"
 #include <ctype.h>
 
-static const struct option_table *const tables[] = { &global_options, &route_options,
-                                                     &breaker_options, &router_options };
+static const struct option_table *const tables[] = {
+    &global_options,        &route_options,   &header_rule_options, &body_rule_options,
+    &metric_source_options, &breaker_options, &router_options,
+};
 
 static void every_option_is_declared_once_and_explained(void **state)
 {

@@ -340,6 +340,71 @@ static void a_remote_control_plane_without_routes_or_secret_is_warned_about(void
     }
 }
 
+static void rules_on_responses_are_read_and_replace_those_of_defaults(void **state)
+{
+    (void)state;
+    struct outcome_of_load r = load_route(
+        "\"metrics\": {\"tokens\": {\"json_pointer\": \"/usage/total\"}, "
+        "\"left\": {\"header\": \"X-Left\"}},"
+        "\"failure\": {\"slower_than\": \"2s\", \"body_limit\": \"1KiB\","
+        "\"headers\": [{\"header\": \"X-Error\", \"exists\": true}],"
+        "\"body\": [{\"name\": \"app\", \"json_pointer\": \"\", \"equals\": null},"
+        "{\"contains\": \"a\"}, {\"sse_event\": \"error\"}]}",
+        "\"failure\": {\"headers\": [{\"name\": \"x\", \"header\": \"a\", \"equals\": \"1\"},"
+        "{\"name\": \"y\", \"header\": \"b\", \"equals\": \"\"}]}");
+    expect_errors("rules", &r, NULL);
+    const struct route *route = &r.cfg->routes[0], *fallback = r.cfg->fallback;
+    static const struct {
+        unsigned rule;
+        const char *name;
+    } names[] = { { RULE_NONE, "" },
+                  { RULE_STATUS, "status" },
+                  { RULE_SLOWER_THAN, "slower_than" },
+                  { RULE_HEADERS, "headers-0" },
+                  { RULE_BODY, "app" },
+                  { RULE_BODY + 1, "body-1" },
+                  { RULE_BODY + 2, "body-2" } };
+
+    for (size_t i = 0; i < ARRAY_LEN(names); i++)
+        assert_string_equal(rule_name(route, names[i].rule), names[i].name);
+    assert_int_equal(route->failure.slower_than_ms, 2000);
+    assert_int_equal(route->failure.body_limit, 1024);
+    assert_int_equal(route->failure.headers.count, 1);
+    assert_int_equal(route->failure.body.count, 3);
+    assert_int_equal(route->failure.body.items[0].subject, SUBJECT_JSON);
+    assert_string_equal(route->failure.body.items[0].where, "");
+    assert_int_equal(route->failure.body.items[0].wanted.type, SCALAR_NULL);
+    assert_int_equal(route->failure.body.items[1].subject, SUBJECT_TEXT);
+    assert_int_equal(route->failure.body.items[2].subject, SUBJECT_EVENT);
+    assert_int_equal(route->metrics[0].kind, METRIC_JSON);
+    assert_string_equal(route->metrics[0].source, "/usage/total");
+    assert_int_equal(route->metrics[1].kind, METRIC_HEADER);
+    assert_string_equal(route->metrics[1].source, "X-Left");
+    assert_int_equal(fallback->failure.headers.count, 2);
+    assert_string_equal(rule_name(fallback, RULE_HEADERS + 1), "y");
+    assert_int_equal(fallback->failure.slower_than_ms, OFF);
+    assert_int_equal(fallback->failure.body_limit, 65536);
+    load_free(&r);
+}
+
+static void no_more_than_sixteen_rules_of_a_kind(void **state)
+{
+    (void)state;
+    for (unsigned count = MAX_RULES; count <= MAX_RULES + 1; count++) {
+        struct strbuf text = STRBUF_INIT;
+        strbuf_adds(&text, "\"failure\": {\"body\": [{\"contains\": \"a\"}");
+        for (unsigned i = 1; i < count; i++)
+            strbuf_adds(&text, ",{\"contains\": \"a\"}");
+        strbuf_adds(&text, "]}");
+        struct outcome_of_load r = load_route(strbuf_str(&text), NULL);
+        bool refused = strstr(strbuf_str(&r.errors), "/failure/body: more than 16 rules") != NULL;
+        if (refused != (count > MAX_RULES))
+            fail_msg("%u rules: %s", count, strbuf_str(&r.errors));
+        strbuf_free(&text);
+        load_free(&r);
+    }
+}
+
 static void later_versions_settings_are_taken_at_their_default_only(void **state)
 {
     (void)state;
@@ -354,16 +419,9 @@ static void later_versions_settings_are_taken_at_their_default_only(void **state
           "/routes/0/tls: \"intercept\" is not available in this version" },
         { "\"tls\": \"tunel\"", "did you mean \"tunnel\"?" },
         { "\"failure\": {\"slower_than\": \"off\"}", NULL },
-        { "\"failure\": {\"slower_than\": \"2s\"}",
-          "/routes/0/failure/slower_than: \"2s\" is not available in this version" },
         { "\"failure\": {\"slower_than\": \"2\"}", "has no unit" },
         { "\"failure\": {\"headers\": [], \"body\": [], \"body_limit\": \"1KiB\"}", NULL },
-        { "\"failure\": {\"headers\": [{}]}",
-          "/routes/0/failure/headers: a rule on response headers is not available" },
-        { "\"failure\": {\"body\": [{}]}", "/routes/0/failure/body: a rule on response bodies is" },
         { "\"failure\": {\"body\": {}}", "expected a list of objects" },
-        { "\"metrics\": {\"a\": {\"header\": \"x\"}}",
-          "/routes/0/metrics/a: a metric from the response is not available in this version" },
     };
 
     for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
@@ -541,16 +599,16 @@ static void wrong_routes_are_refused(void **state)
           "!#$%&'*+-.^_`|~\n" },
         { "{\"routes\": [{\"tags\": {\"a\": \"{path}\"}}]}",
           "FILE:1:28: /routes/0/tags/a: \"{path}\" has an unknown placeholder; known are {status} "
-          "{method} {host} {outcome} {tier} {route} {instance}\n" },
+          "{method} {host} {outcome} {rule} {tier} {route} {instance}\n" },
         { "{\"routes\": [{\"metrics\": {\"a\": \"latensy\"}}]}",
           "FILE:1:31: /routes/0/metrics/a: \"latensy\" is not latency, first_byte, connect, "
           "request_bytes, response_bytes or a number; did you mean \"latency\"?\n" },
         { "{\"routes\": [{\"metrics\": {\"a\": true}}]}",
-          "FILE:1:31: /routes/0/metrics/a: expected the name of a measure in quotes, or a "
-          "number\n" },
+          "FILE:1:31: /routes/0/metrics/a: expected the name of a measure in quotes, a "
+          "number, or an object with \"json_pointer\" or \"header\"\n" },
         { "{\"routes\": [{\"metrics\": {\"a\": 1e999}}]}",
-          "FILE:1:31: /routes/0/metrics/a: expected the name of a measure in quotes, or a "
-          "number\n" },
+          "FILE:1:31: /routes/0/metrics/a: expected the name of a measure in quotes, a "
+          "number, or an object with \"json_pointer\" or \"header\"\n" },
         { "{\"routes\": [{\"failure\": {\"on\": [\"no_response\"]}}]}",
           "FILE:1:33: /routes/0/failure/on/0: \"no_response\" is always a failure; turn it off "
           "with failure.no_response_after\n" },
@@ -748,6 +806,8 @@ int main(void)
         cmocka_unit_test(hosts_without_a_route_get_the_fallback),
         cmocka_unit_test(what_looks_wrong_is_warned_about),
         cmocka_unit_test(a_remote_control_plane_without_routes_or_secret_is_warned_about),
+        cmocka_unit_test(rules_on_responses_are_read_and_replace_those_of_defaults),
+        cmocka_unit_test(no_more_than_sixteen_rules_of_a_kind),
         cmocka_unit_test(later_versions_settings_are_taken_at_their_default_only),
         cmocka_unit_test(later_versions_global_settings_are_too),
         cmocka_unit_test(a_state_file_is_a_file_by_its_name),

@@ -541,7 +541,7 @@ static void names_and_templates_are_checked(void **state)
         { check_tag, "", "", NULL },
         { check_tag, "{}", NULL, "unknown placeholder" },
         { check_tag, "{Status}", NULL,
-          "known are {status} {method} {host} {outcome} {tier} {route} {instance}" },
+          "known are {status} {method} {host} {outcome} {rule} {tier} {route} {instance}" },
         { check_tag, "{status", NULL, "without its \"}\"" },
         { check_tag, "a{b{status}", NULL, "without its \"}\"" },
         { check_token, "websocket", "websocket", NULL },

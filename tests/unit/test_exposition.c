@@ -709,6 +709,8 @@ static void make_hostile(struct world *w)
         snprintf(names[slot], sizeof(names[slot]), "r%u", slot);
         w->route_names[slot] = names[slot];
     }
+    for (unsigned slot = 0; slot < RULE_SLOTS; slot++)
+        w->rule_names[slot] = names[slot];
     set_all_counters(w, 1);
 }
 
@@ -746,6 +748,7 @@ static void series_without_a_place_are_summed_in_other(void **state)
     assert_int_equal(sum_of(text, PREFIX "errors_total"), all * PERR_COUNT);
     assert_int_equal(sum_of(text, PREFIX "attempts_total"), all * TIER_COUNT * OUTCOME_COUNT);
     assert_int_equal(sum_of(text, PREFIX "tunnels_total"), all * RESULT_COUNT);
+    assert_int_equal(sum_of(text, PREFIX "rule_matches_total"), all * RULE_SLOTS);
     assert_non_null(
         strstr(text, "attempts_total{route=\"_other\",tier=\"http\",outcome=\"success\"}"));
     free(text);

@@ -66,6 +66,7 @@ static int set_up(void **state)
     freed[0] = '\0';
     p.breakers = breakers_new();
     p.route_names = intern_new(1000);
+    p.rule_names = intern_new(RULE_SLOTS);
     p.worker_count = WORKERS;
     for (unsigned i = 0; i < WORKERS; i++) {
         p.workers[i] = xcalloc(1, sizeof(struct worker));
@@ -85,6 +86,7 @@ static int tear_down(void **state)
     }
     breakers_free(p.breakers);
     intern_free(p.route_names);
+    intern_free(p.rule_names);
     return 0;
 }
 

@@ -28,6 +28,7 @@ struct world {
     struct config cfg;
     struct route fallback;
     const char *route_names[ROUTE_SLOTS];
+    const char *rule_names[RULE_SLOTS];
     uint64_t sync[SYNC_COUNTER_COUNT];
     struct sync_gauges gauges;
     struct control_stats control;
@@ -57,6 +58,12 @@ const char *route_slot_name(const struct proxy *p, unsigned slot)
 {
     (void)p;
     return world->route_names[slot];
+}
+
+const char *rule_slot_name(const struct proxy *p, unsigned slot)
+{
+    (void)p;
+    return world->rule_names[slot];
 }
 
 static struct world *world_new(void)
