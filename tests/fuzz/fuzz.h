@@ -35,6 +35,8 @@
     X(proxy_auth)                                                                                  \
     X(tls_hello)                                                                                   \
     X(admin)                                                                                       \
+    X(json_scan)                                                                                   \
+    X(inspect)                                                                                     \
     X(script)
 
 #define FUZZ_DECLARE(name) void fuzz_##name(const uint8_t *data, size_t len);
