@@ -6,7 +6,7 @@ import re
 from harness import ROOT, Case, run_binary
 
 ENVIRONMENT = {"TRIPSWITCH_PROJECT_ID": "proj_recipe", "TRIPSWITCH_API_KEY": "eb_pk_recipe", "TRIPSWITCH_INGEST_SECRET": "ab" * 32}
-WANTED = ["Server errors", "200", "429", "LLM", "slow", "polls"]
+WANTED = ["Server errors", "200", "429", "LLM", "slow", "polls", "Shadow"]
 
 
 def recipes():
