@@ -227,7 +227,8 @@ static void warn_all_unfed(struct loader *l, const cJSON *routes)
             add_fed(fed, &r->breakers, selected || has_host(r->router));
     }
     for (size_t i = 0; i < cfg->embedded.router_count; i++)
-        add_fed(fed, &cfg->embedded.routers[i].breakers, has_host(cfg->embedded.routers[i].id));
+        if (cfg->embedded.routers[i].id)
+            add_fed(fed, &cfg->embedded.routers[i].breakers, has_host(cfg->embedded.routers[i].id));
     for (size_t i = 0; i < cfg->route_count && node; i++, node = node->next)
         warn_unfed(l, &cfg->routes[i], fed, node);
     map_free(fed);

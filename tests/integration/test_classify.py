@@ -98,6 +98,16 @@ class OutcomeTest(Judged):
         origin = self.http_origin()
         self.judge(lambda: self.get(origin.url + "/truncate/1000", allow_truncated=True), "reset", False)
 
+    def test_a_reset_that_comes_with_the_last_bytes_is_noticed(self):
+        head = b"HTTP/1.1 200 OK\r\nContent-Length: 20\r\n\r\n"
+        cases = [("in the head", head[:20]), ("in the body", head + b"01234"),
+                 ("in a chunk", b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n10\r\n01234")]
+        for where, wire in cases:
+            for _ in range(5):  # whether the reset overtakes the bytes is chance
+                with self.subTest(where):
+                    origin = self.origin(lambda c, w=wire: (c.read_request(), c.send(w[:-3]), c.send(w[-3:]), c.reset()))
+                    self.judge(lambda o=origin: self.get(o.url + "/", allow_truncated=True), "reset", False)
+
     def test_a_head_cut_short_is_a_failure_and_a_502(self):
         origin = self.origin(lambda c: (c.read_request(), c.send(b"HTTP/1.1 200 OK\r\nContent-Le")))
         reset = self.delta("attempts_total", outcome="reset")

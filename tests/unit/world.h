@@ -78,6 +78,7 @@ static struct world *world_new(void)
     w->p.self = self_new();
     self_add(w->p.self, (const struct sockaddr *)(const void *)&bound, SELF_PROXY);
     w->snap.cfg = &w->cfg;
+    w->cfg.fallback = &w->fallback;
     w->snap.fallback.cfg = &w->fallback;
     w->p.breakers = breakers_new();
     w->p.switches = switches_new(w->p.breakers);
