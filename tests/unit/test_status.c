@@ -158,6 +158,7 @@ static void a_route_tells_its_mode_and_how_shadow_mode_did(void **state)
 
     for (unsigned slot = 1; slot <= 4; slot++)
         w->route_names[slot] = "name";
+    w->cfg.routes = modes;
     w->cfg.route_count = ARRAY_LEN(live);
     w->snap.routes = live;
     count_add(&w->p.workers[0]->c.routes[1].shadow_refusals[SHADOW_RIGHT], 2);
