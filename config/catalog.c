@@ -46,7 +46,7 @@ static void read_entries(struct shared *s, const cJSON *list)
 {
     struct catalog *c = &s->catalog;
     c->items = arena_alloc(&s->arena, ((size_t)cJSON_GetArraySize(list) + 1) * sizeof(*c->items));
-    for (const cJSON *node = list->child; node; node = node->next) {
+    for (const cJSON *node = list ? list->child : NULL; node; node = node->next) {
         const char *id = text_of(node, "id"), *name = text_of(node, "name");
         if (!id || !name) {
             c->skipped++;

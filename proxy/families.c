@@ -379,7 +379,7 @@ static const struct point half_open_limited[] = {
     WORKERS("rate", half_open_limited_rate),
     WORKERS("concurrent", half_open_limited_concurrent),
 };
-static const struct point uninspected[] = {
+static const struct point unread_responses[] = {
     WORKERS("unknown_encoding", uninspected[TROUBLE_UNKNOWN_ENCODING]),
     WORKERS("bad_encoding", uninspected[TROUBLE_BAD_ENCODING]),
     WORKERS("bad_json", uninspected[TROUBLE_BAD_JSON]),
@@ -578,7 +578,7 @@ const struct family families[] = {
       COUNTER,
       "Responses that rules and metrics could not read to their end",
       { NAMED("reason") },
-      POINTS(uninspected) },
+      POINTS(unread_responses) },
     { N("request_body_bytes_total"),
       COUNTER,
       "Bytes of request bodies sent upstream",

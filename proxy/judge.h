@@ -15,8 +15,8 @@ void judge_begin(struct exchange *ex);                            /* an attempt 
 void judge_failed(struct exchange *ex, enum outcome outcome);     /* no-op before judge_begin */
 void judge_head(struct exchange *ex, const struct http1_head *h); /* a final one, or 101 */
 /* What the rules and metrics of the route see of the response's body, just before it is
- * passed on; ex is a struct exchange.  judge_looks: whether they want to see any. */
-void judge_observe(void *ex, const uint8_t *bytes, size_t len);
+ * passed on; arg is a struct exchange.  judge_looks: whether they want to see any. */
+void judge_observe(void *arg, const uint8_t *bytes, size_t len);
 bool judge_looks(const struct exchange *ex);
 void judge_body(struct exchange *ex);   /* after judge_observe: has a rule matched? */
 void judge_end(struct exchange *ex);    /* the response, or what a tunnel shows of it, is whole */
