@@ -30,7 +30,7 @@ import time
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 UNIT_LIMIT_S = 300
 SOAK_S = 15
-THREADED = ["books", "reload", "stream", "embedded"]  # tests/integration/test_<x>.py
+THREADED = ["books", "reload", "stream", "embedded", "half_open", "shadow", "admin"]  # tests/integration/test_<x>.py
 MEASURING = ["costs_no_memory", "costs_next_to_nothing", "bounds_the_memory", "ready_quickly",
              "every_system_call"]  # with sanitizers they mean little
 SUMMARY = re.compile(r"^(\d+) passed, (\d+) failed(?:, (\d+) skipped)?$")
