@@ -7,7 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define FIRST_CAP 64
+#define FIRST_CAP 512
 
 void strbuf_free(struct strbuf *sb)
 {
@@ -86,12 +86,17 @@ void strbuf_adds(struct strbuf *sb, const char *s)
     strbuf_add(sb, s, strlen(s));
 }
 
-void strbuf_addc(struct strbuf *sb, char c)
+static inline void add_char(struct strbuf *sb, char c)
 {
     if (!reserve(sb, 1))
         return;
     sb->data[sb->len++] = c;
     sb->data[sb->len] = '\0';
+}
+
+void strbuf_addc(struct strbuf *sb, char c)
+{
+    add_char(sb, c);
 }
 
 void strbuf_addf(struct strbuf *sb, const char *fmt, ...)
@@ -244,20 +249,12 @@ static void add_escaped(struct strbuf *sb, unsigned char c)
     }
 }
 
-void strbuf_json_string(struct strbuf *sb, const char *s, size_t len)
+static void add_json_bytes(struct strbuf *sb, const char *s, size_t len)
 {
     size_t i = 0;
 
-    if (!reserve(sb, len + 2))
-        return;
-    sb->data[sb->len++] = '"';
     while (i < len) {
         size_t n = plain_prefix(s + i, len - i);
-        if (n == len) { /* nearly every string, and its room is there */
-            memcpy(sb->data + sb->len, s, len);
-            sb->len += len;
-            break;
-        }
         strbuf_add(sb, s + i, n);
         i += n;
         if (i == len)
@@ -271,6 +268,21 @@ void strbuf_json_string(struct strbuf *sb, const char *s, size_t len)
         strbuf_add(sb, valid ? s + i : "\xef\xbf\xbd", valid ? n : 3);
         i += n;
     }
+}
+
+void strbuf_json_string(struct strbuf *sb, const char *s, size_t len)
+{
+    if (!reserve(sb, len + 2))
+        return;
+    sb->data[sb->len++] = '"';
+    if (plain_prefix(s, len) == len) { /* nearly every string, and its room is there */
+        memcpy(sb->data + sb->len, s, len);
+        sb->len += len;
+        sb->data[sb->len++] = '"';
+        sb->data[sb->len] = '\0';
+        return;
+    }
+    add_json_bytes(sb, s, len);
     strbuf_addc(sb, '"');
 }
 
@@ -335,12 +347,12 @@ static void place_value(struct json *j, const char *name)
         return;
     }
     if (j->nonempty & here)
-        strbuf_addc(j->sb, ',');
+        add_char(j->sb, ',');
     j->nonempty |= here;
-    if (name != NULL) {
-        strbuf_json_string(j->sb, name, strlen(name));
-        strbuf_addc(j->sb, ':');
-    }
+    if (name == NULL)
+        return;
+    strbuf_json_string(j->sb, name, strlen(name));
+    add_char(j->sb, ':');
 }
 
 void json_open(struct json *j, const char *name, char brace)
@@ -355,7 +367,7 @@ void json_open(struct json *j, const char *name, char brace)
     j->is_object &= ~BIT(j->depth);
     if (brace == '{')
         j->is_object |= BIT(j->depth);
-    strbuf_addc(j->sb, brace);
+    add_char(j->sb, brace);
 }
 
 void json_close(struct json *j)
@@ -364,7 +376,7 @@ void json_close(struct json *j)
         j->sb->failed = true;
         return;
     }
-    strbuf_addc(j->sb, j->is_object & BIT(j->depth) ? '}' : ']');
+    add_char(j->sb, j->is_object & BIT(j->depth) ? '}' : ']');
     j->depth--;
 }
 
