@@ -153,9 +153,11 @@ static void raise_descriptor_limit(struct proxy *p, const struct config *cfg)
     rl.rlim_cur = rl.rlim_max;
     setrlimit(RLIMIT_NOFILE, &rl);
     getrlimit(RLIMIT_NOFILE, &rl);
-    /* Each client connection may need one upstream connection. */
-    int64_t fit = rl.rlim_cur == RLIM_INFINITY ? INT64_MAX
-                                               : ((int64_t)rl.rlim_cur - DESCRIPTORS_RESERVED) / 2;
+    /* A fifth is kept for upstream connections, which idle clients do not need.  If more clients
+     * than that are busy at one time, what does not fit is shed and counted as local. */
+    int64_t fit = rl.rlim_cur == RLIM_INFINITY
+                      ? INT64_MAX
+                      : ((int64_t)rl.rlim_cur - DESCRIPTORS_RESERVED) / 5 * 4;
     p->connection_limit = fit < 1 ? 1 : fit;
     if (fit < cfg->limits.connections) {
         char text[32];
