@@ -111,7 +111,7 @@ static void count_and_sample(struct exchange *ex)
         return;
     }
     /* Bypassed, mode off, or a host past the limit, which has no name to report to. */
-    if (ex->ungated || (ex->route->templated && !ex->target->host_id))
+    if (ex->ungated || (ex->route->templated_router && !ex->target->host_id))
         count_add(&ex->w->c.samples_skipped_total_w, r->metric_count);
     else
         push_record(ex);

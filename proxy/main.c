@@ -264,8 +264,8 @@ static int start_control(struct runtime *rt, struct config *cfg)
     struct sync_endpoint endpoint = endpoint_of(p, cfg);
     bool connected = cfg->control.embedded || cfg->control.project_id;
     if (!err)
-        err = sync_new(&p->sync, cfg, connected ? &endpoint : NULL, p->breakers, rt->rings,
-                       p->worker_count, &errors);
+        err = sync_new(&p->sync, cfg, connected ? &endpoint : NULL, p->breakers, p->auto_hosts,
+                       rt->rings, p->worker_count, &errors);
     if (!err)
         err = sync_start(p->sync);
     if (err)

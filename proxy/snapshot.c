@@ -17,15 +17,12 @@ static bool has_template(const char *s)
     return s && strstr(s, "{host}");
 }
 
-static bool is_templated(const struct route *r)
+static bool has_templated_tag(const struct route *r)
 {
-    for (size_t i = 0; i < r->breakers.count; i++)
-        if (has_template(r->breakers.items[i]))
-            return true;
     for (size_t i = 0; i < r->tags.count; i++)
         if (has_template(r->tags.items[i].value))
             return true;
-    return has_template(r->router);
+    return false;
 }
 
 unsigned route_slot(struct proxy *p, const char *name)
@@ -100,18 +97,21 @@ static void go_live(struct proxy *p, struct live_route *lr, const struct route *
 {
     *lr = (struct live_route){ .cfg = r,
                                .slot = route_slot(p, r->name),
-                               .templated = is_templated(r),
+                               .templated_router = has_template(r->router),
                                .gates = r->breakers.count > 0 || r->breakers_unresolved,
                                .unresolved = r->breakers_unresolved,
                                .breaker_count = (unsigned)r->breakers.count,
                                .probe = probe_limits_of(r),
                                .plan = inspect_plan_new(r),
                                .rule_slots = intern_rules(p, r) };
-    if (lr->templated)
-        return;
-    for (size_t i = 0; i < r->breakers.count; i++)
-        lr->breakers[i] =
-            breakers_intern(p->breakers, r->breakers.items[i], strlen(r->breakers.items[i]));
+    lr->tells_host = lr->templated_router || has_templated_tag(r);
+    for (size_t i = 0; i < r->breakers.count; i++) {
+        const char *name = r->breakers.items[i];
+        if (has_template(name))
+            lr->templated = true;
+        else
+            lr->fixed[lr->fixed_count++] = breakers_intern(p->breakers, name, strlen(name));
+    }
 }
 
 struct snapshot *snapshot_new(struct proxy *p, struct config *cfg)

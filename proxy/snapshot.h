@@ -21,12 +21,15 @@ struct route_table;
 /* A route with its names looked up. */
 struct live_route {
     const struct route *cfg;
-    unsigned slot;                   /* in worker_counters.routes */
-    bool templated;                  /* a breaker name, the router or a tag holds "{host}" */
-    bool gates;                      /* names at least one breaker, or will */
-    bool unresolved;                 /* its breakers are selected from a list yet to come */
-    uint32_t breakers[MAX_BREAKERS]; /* interned; valid unless templated */
-    unsigned breaker_count;
+    unsigned slot;                /* in worker_counters.routes */
+    bool templated;               /* a breaker name holds "{host}" */
+    bool templated_router;        /* so does the router */
+    bool tells_host;              /* or a tag: samples need the host's name */
+    bool gates;                   /* names at least one breaker, or will */
+    bool unresolved;              /* its breakers are selected from a list yet to come */
+    uint32_t fixed[MAX_BREAKERS]; /* interned: the names without "{host}", in order */
+    unsigned fixed_count;
+    unsigned breaker_count;    /* with those that hold it */
     struct probe_limits probe; /* while a breaker is half-open */
     struct inspect_plan *plan; /* owned; NULL: asks nothing of responses */
     uint8_t *rule_slots;       /* owned; by rule from RULE_HEADERS on; NULL: has none */

@@ -145,22 +145,21 @@ static bool host_admitted(struct target *t, struct worker *w, const struct snaps
         warn_ungated(t, w);
         return false;
     }
-    t->host_id = breakers_intern(w->proxy->breakers, t->label, t->label_len);
-    t->host_refused = t->host_id == 0;
-    return t->host_id != 0;
+    t->host_id = intern_find(hosts, t->label, t->label_len);
+    return true;
 }
 
 const uint32_t *target_breakers(struct target *t, struct worker *w, const struct snapshot *snap,
                                 const struct live_route *r, unsigned *count)
 {
     adopt(t, snap);
-    *count = r->breaker_count;
+    bool admitted = (!r->templated && !r->tells_host) || host_admitted(t, w, snap);
+    *count = r->fixed_count;
     if (!r->templated)
-        return r->breakers;
-    *count = 0;
-    if (!host_admitted(t, w, snap)) {
+        return r->fixed;
+    if (!admitted) { /* what guards every host guards this one too */
         COUNT(w->c.ungated_hosts_total);
-        return NULL;
+        return r->fixed;
     }
     for (size_t i = 0; i < t->name_count; i++) {
         if (t->names[i].route == r) {
@@ -180,7 +179,7 @@ const uint32_t *target_breakers(struct target *t, struct worker *w, const struct
                           : breakers_intern(w->proxy->breakers, name, len);
         if (!id) {
             COUNT(w->c.ungated_hosts_total);
-            return NULL;
+            return r->fixed;
         }
         n->breakers[i] = id;
     }

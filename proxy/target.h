@@ -56,7 +56,7 @@ const struct live_route *target_route(struct target *t, struct worker *w,
 /* Whether the host is in the bypass list and no route names it. */
 bool target_bypassed(struct target *t, const struct snapshot *snap);
 /* The breaker slots of a route for this host; NULL with *count 0: ungated. Interns templated
- * names at first sight.  Sets t->host_id if the route is templated. */
+ * names at first sight.  Sets t->host_id if samples tell the host. */
 const uint32_t *target_breakers(struct target *t, struct worker *w, const struct snapshot *snap,
                                 const struct live_route *r, unsigned *count);
 

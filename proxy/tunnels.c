@@ -78,7 +78,7 @@ static bool concerned(struct worker *w, const struct live_route *r)
 {
     if (r->cfg->tunnels_on_open == TUNNELS_KEEP || r->cfg->mode != MODE_ENFORCE)
         return false;
-    return r->templated || is_open(w, r->breakers, r->breaker_count);
+    return r->templated || is_open(w, r->fixed, r->fixed_count);
 }
 
 static void group_put(struct worker *w, struct tunnel_route *g)

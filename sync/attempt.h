@@ -17,7 +17,7 @@
 
 struct attempt_record {
     const struct route *route; /* borrowed from the snapshot; has a router */
-    uint32_t host;             /* interned {host} in the breakers table; 0: none */
+    uint32_t host;             /* {host}, by its id in the table that sync_new got; 0: none */
     uint8_t outcome;           /* enum outcome; never a neutral one */
     uint8_t rule;              /* what decided, for rule_name() */
     bool ok;

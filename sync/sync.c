@@ -1,6 +1,7 @@
 #include "sync/sync.h"
 #include "base/base.h"
 #include "base/clock.h"
+#include "base/intern.h"
 #include "base/log.h"
 #include "base/prng.h"
 #include "base/ring.h"
@@ -28,8 +29,9 @@
 #define SLEEP_MS 60000 /* longest sleep of an idle thread */
 
 struct sync {
-    struct breakers *breakers; /* borrowed */
-    struct ring **rings;       /* owned array of borrowed rings */
+    struct breakers *breakers;  /* borrowed */
+    const struct intern *hosts; /* borrowed */
+    struct ring **rings;        /* owned array of borrowed rings */
     unsigned ring_count;
     _Atomic uint64_t *passed; /* by ring: records that are text by now */
     char instance[256];       /* this host's name */
@@ -130,7 +132,7 @@ static void take_record(struct sync *s, const struct attempt_record *rec, int64_
         return;
     }
     size_t host_len = 0;
-    const char *host = rec->host ? breakers_name(s->breakers, rec->host, &host_len) : "";
+    const char *host = rec->host ? intern_name(s->hosts, rec->host, &host_len) : "";
     reporter_add(s->reporter, rec, host, host_len, now_ms);
 }
 
@@ -335,8 +337,8 @@ static void take_instance(struct sync *s)
 }
 
 int sync_new(struct sync **out, const struct config *cfg, const struct sync_endpoint *endpoint,
-             struct breakers *breakers, struct ring **rings, unsigned ring_count,
-             struct strbuf *errors)
+             struct breakers *breakers, const struct intern *hosts, struct ring **rings,
+             unsigned ring_count, struct strbuf *errors)
 {
     struct settings *settings;
     if (settings_new(&settings, cfg, endpoint, breakers, errors) != 0)
@@ -350,6 +352,7 @@ int sync_new(struct sync **out, const struct config *cfg, const struct sync_endp
         free(s);
         return -1;
     }
+    s->hosts = hosts;
     s->breakers = breakers;
     s->ring_count = ring_count;
     s->rings = xcalloc(ring_count + 1, sizeof(*s->rings));

@@ -15,6 +15,7 @@
 struct breakers;
 struct catalog;
 struct config;
+struct intern;
 struct ring;
 struct strbuf;
 struct sync; /* opaque, one per process */
@@ -29,12 +30,12 @@ struct sync_endpoint {
     const char *ingest_secret; /* 64 hex digits; NULL: send unsigned */
 };
 
-/* rings: one per worker, of struct attempt_record; borrowed, as is breakers.  cfg is copied
- * as far as needed.  endpoint NULL: there is no control plane, records are taken out and
+/* rings: one per worker, of struct attempt_record; borrowed, as are breakers and hosts.  cfg is
+ * copied as far as needed.  endpoint NULL: there is no control plane, records are taken out and
  * counted as skipped.  -1: errors says why. */
 int sync_new(struct sync **out, const struct config *cfg, const struct sync_endpoint *endpoint,
-             struct breakers *breakers, struct ring **rings, unsigned ring_count,
-             struct strbuf *errors);
+             struct breakers *breakers, const struct intern *hosts, struct ring **rings,
+             unsigned ring_count, struct strbuf *errors);
 int sync_start(struct sync *s);
 /* Flush what is left within flush_ms, end the thread.  What could not be sent is counted as
  * dropped with reason "shutdown". */

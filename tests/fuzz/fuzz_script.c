@@ -121,8 +121,8 @@ static void set_stage(void)
     p->connection_limit = 1000;
     snapshot_publish(p, snapshot_new(p, cfg));
     stage.ring = ring_new(sizeof(struct attempt_record), ATTEMPT_RING_CAPACITY);
-    CHECK(sync_new(&p->sync, cfg, NULL, p->breakers, &stage.ring, 1, &errors) == 0, "%s",
-          strbuf_str(&errors));
+    CHECK(sync_new(&p->sync, cfg, NULL, p->breakers, p->auto_hosts, &stage.ring, 1, &errors) == 0,
+          "%s", strbuf_str(&errors));
     breakers_store(p->breakers, breakers_intern(p->breakers, "open", 4), BREAKER_OPEN, 0, false, 1);
     breakers_set_flags(p->breakers, STATE_SYNCED | STATE_CONNECTED, 0);
     open_origin();

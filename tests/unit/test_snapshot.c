@@ -309,13 +309,13 @@ static void routes_go_live_with_their_names_looked_up(void **state)
         { .name = (char *)"n", .index = 4, .router = (char *)"id" },
     };
     static const struct {
-        bool templated, gates;
+        bool templated, tells_host, gates;
         unsigned breakers;
-    } want[] = { { false, true, 2 },
-                 { true, true, 1 },
-                 { true, false, 0 },
-                 { true, true, 1 },
-                 { false, false, 0 } };
+    } want[] = { { false, false, true, 2 },
+                 { true, false, true, 1 },
+                 { false, true, false, 0 },
+                 { false, true, true, 1 },
+                 { false, false, false, 0 } };
     struct config *cfg = config_of("a");
     cfg->routes = routes;
     cfg->route_count = ARRAY_LEN(routes);
@@ -324,12 +324,13 @@ static void routes_go_live_with_their_names_looked_up(void **state)
     for (size_t i = 0; i < ARRAY_LEN(want); i++) {
         const struct live_route *r = snapshot_route(s, &routes[i]);
         if (r->cfg != &routes[i] || r->templated != want[i].templated ||
-            r->gates != want[i].gates || r->breaker_count != want[i].breakers)
+            r->tells_host != want[i].tells_host || r->gates != want[i].gates ||
+            r->breaker_count != want[i].breakers)
             fail_msg("route %s: templated %d, gates %d, %u breakers", routes[i].name, r->templated,
                      r->gates, r->breaker_count);
     }
-    assert_string_equal(breakers_name(p.breakers, s->routes[0].breakers[0], NULL), "one");
-    assert_string_equal(breakers_name(p.breakers, s->routes[0].breakers[1], NULL), "two");
+    assert_string_equal(breakers_name(p.breakers, s->routes[0].fixed[0], NULL), "one");
+    assert_string_equal(breakers_name(p.breakers, s->routes[0].fixed[1], NULL), "two");
     assert_string_equal(route_slot_name(&p, s->routes[1].slot), "t");
     assert_string_equal(route_slot_name(&p, s->fallback.slot), "_default");
     snapshot_free(s);

@@ -3,6 +3,7 @@
  * abstract Unix socket.  Nothing here waits for a time, only for a condition.
  */
 #include "base/base.h"
+#include "base/intern.h"
 #include "base/log.h"
 #include "base/ring.h"
 #include "base/strbuf.h"
@@ -435,6 +436,7 @@ static struct server server;
 static struct config cfg;
 static struct route route;
 static struct breakers *table;
+static struct intern *hosts;
 static struct ring *rings[RINGS];
 static struct sync *sync_thread;
 static struct sync_endpoint endpoint;
@@ -488,6 +490,7 @@ static void set_up_on(bool abstract)
         "data: {\"breaker\":\"payments\",\"state\":\"closed\",\"allow_rate\":null}\n\n";
     build_config();
     table = breakers_new();
+    hosts = intern_new(16);
     for (size_t i = 0; i < RINGS; i++)
         rings[i] = ring_new(sizeof(struct attempt_record), ATTEMPT_RING_CAPACITY);
     endpoint = (struct sync_endpoint){
@@ -523,6 +526,7 @@ static int tear_down(void **state)
     for (size_t i = 0; i < RINGS; i++)
         ring_free(rings[i]);
     breakers_free(table);
+    intern_free(hosts);
     return 0;
 }
 
@@ -550,7 +554,7 @@ static void record_on(size_t ring, unsigned n, bool urgent)
 static void create(const struct sync_endpoint *e)
 {
     struct strbuf errors = STRBUF_INIT;
-    if (sync_new(&sync_thread, &cfg, e, table, rings, RINGS, &errors) != 0)
+    if (sync_new(&sync_thread, &cfg, e, table, hosts, rings, RINGS, &errors) != 0)
         fail_msg("%s", strbuf_str(&errors));
     strbuf_free(&errors);
 }
@@ -1014,7 +1018,7 @@ static void a_bad_endpoint_is_told(void **state)
         endpoint.ingest_secret = cases[i].secret;
         endpoint.abstract_socket = cases[i].socket;
         struct sync *s = NULL;
-        if (sync_new(&s, &cfg, &endpoint, table, rings, RINGS, &errors) != -1 ||
+        if (sync_new(&s, &cfg, &endpoint, table, hosts, rings, RINGS, &errors) != -1 ||
             !strstr(strbuf_str(&errors), cases[i].error))
             fail_msg("case %zu: \"%s\"", i, strbuf_str(&errors));
         if (cases[i].secret && strstr(strbuf_str(&errors), cases[i].secret))

@@ -176,9 +176,11 @@ static void the_least_recently_used_target_goes_first(void **state)
 static struct live_route templated(struct route *r, char **names, size_t count)
 {
     *r = (struct route){ .name = (char *)"t", .breakers = { names, count } };
-    return (struct live_route){
-        .cfg = r, .templated = true, .gates = count > 0, .breaker_count = (unsigned)count
-    };
+    return (struct live_route){ .cfg = r,
+                                .templated = true,
+                                .tells_host = true,
+                                .gates = count > 0,
+                                .breaker_count = (unsigned)count };
 }
 
 static void host_in_a_name_becomes_the_label(void **state)
@@ -241,12 +243,14 @@ static void a_route_without_templates_needs_no_lookup(void **state)
 {
     (void)state;
     struct route r = { .name = (char *)"r" };
-    struct live_route lr = { .cfg = &r, .gates = true, .breaker_count = 2, .breakers = { 7, 9 } };
+    struct live_route lr = {
+        .cfg = &r, .gates = true, .breaker_count = 2, .fixed_count = 2, .fixed = { 7, 9 }
+    };
     struct target *t = get(0, "h");
     unsigned count;
 
     cfg.limits.auto_breakers = 0; /* does not concern it */
-    assert_ptr_equal(target_breakers(t, p.workers[0], &snap, &lr, &count), lr.breakers);
+    assert_ptr_equal(target_breakers(t, p.workers[0], &snap, &lr, &count), lr.fixed);
     assert_int_equal(count, 2);
     assert_int_equal(t->host_id, 0);
     target_unref(t);
@@ -275,7 +279,7 @@ static void hosts_past_auto_breakers_pass_ungated_and_are_counted(void **state)
     for (size_t i = 0; i < ARRAY_LEN(steps); i++) {
         struct target *t = get(steps[i].worker, steps[i].host);
         const uint32_t *ids = target_breakers(t, p.workers[steps[i].worker], &snap, &lr, &count);
-        if ((ids != NULL) != steps[i].gated || count != (steps[i].gated ? 1 : 0))
+        if (!ids || count != (steps[i].gated ? 1 : 0))
             fail_msg("step %zu, %s: %u breakers", i, steps[i].host, count);
         target_unref(t);
     }
@@ -286,6 +290,28 @@ static void hosts_past_auto_breakers_pass_ungated_and_are_counted(void **state)
     snap.generation++;
     struct target *t = get(0, "c");
     assert_non_null(target_breakers(t, w, &snap, &lr, &count));
+    target_unref(t);
+}
+
+static void a_breaker_without_host_gates_hosts_past_auto_breakers_too(void **state)
+{
+    (void)state;
+    struct route r;
+    char *names[] = { (char *)"{host}", (char *)"all" };
+    struct live_route mixed = templated(&r, names, 2);
+    struct live_route tagged = { .cfg = &r, .tells_host = true, .gates = true };
+    unsigned count;
+
+    mixed.fixed[0] = tagged.fixed[0] = 7;
+    mixed.fixed_count = tagged.fixed_count = tagged.breaker_count = 1;
+    cfg.limits.auto_breakers = 0;
+    snap.generation++;
+    struct target *t = get(0, "h");
+    assert_int_equal(target_breakers(t, p.workers[0], &snap, &mixed, &count)[0], 7);
+    assert_int_equal(count, 1);
+    assert_int_equal(target_breakers(t, p.workers[0], &snap, &tagged, &count)[0], 7);
+    assert_int_equal(count, 1);
+    assert_int_equal(t->host_id, 0); /* its samples leave the tag out */
     target_unref(t);
 }
 
@@ -308,7 +334,7 @@ static void a_name_that_grows_too_long_leaves_the_request_ungated(void **state)
         struct target *t = get(0, "host");
         snap.generation++;
         const uint32_t *ids = target_breakers(t, p.workers[0], &snap, &lr, &count);
-        if ((ids != NULL) != cases[i].fits || count != (cases[i].fits ? 1 : 0))
+        if (!ids || count != (cases[i].fits ? 1 : 0))
             fail_msg("%zu bytes before the host: %u breakers", cases[i].prefix, count);
         target_unref(t);
     }
@@ -327,7 +353,7 @@ static void a_full_table_of_breakers_leaves_the_host_ungated(void **state)
         if (!breakers_intern(p.breakers, name, (size_t)snprintf(name, sizeof(name), "f%u", i)))
             break;
     struct target *t = get(0, "h");
-    assert_null(target_breakers(t, p.workers[0], &snap, &lr, &count));
+    target_breakers(t, p.workers[0], &snap, &lr, &count);
     assert_int_equal(count, 0);
     assert_int_equal(count_get(&p.workers[0]->c.ungated_hosts_total), 1);
     target_unref(t);
@@ -407,6 +433,7 @@ int main(void)
         TEST(names_are_looked_up_once_per_snapshot),
         TEST(a_route_without_templates_needs_no_lookup),
         TEST(hosts_past_auto_breakers_pass_ungated_and_are_counted),
+        TEST(a_breaker_without_host_gates_hosts_past_auto_breakers_too),
         TEST(a_name_that_grows_too_long_leaves_the_request_ungated),
         TEST(a_full_table_of_breakers_leaves_the_host_ungated),
         TEST(a_target_takes_the_routes_of_the_snapshot_it_is_asked_with),
