@@ -41,9 +41,10 @@ struct conn {
     bool eof : 1;    /* a read returned 0 */
     bool dead : 1;   /* closed; freed at the end of the turn */
     bool timer_armed : 1;
-    bool moving : 1; /* what it read last has been passed on: may go on in small steps past
-                        the limit */
-    bool urgent : 1; /* reads a head: may take a block past the limit, to be able to answer */
+    bool excused : 1; /* its timer came late, and has been put off once */
+    bool moving : 1;  /* what it read last has been passed on: may go on in small steps past
+                         the limit */
+    bool urgent : 1;  /* reads a head: may take a block past the limit, to be able to answer */
     uint32_t turn_bytes;
     uint64_t turn;    /* that turn_bytes counts */
     struct block *in; /* received, not yet consumed; one contiguous run */

@@ -177,6 +177,38 @@ class StoppedTest(Case):
         proxy.wait_balance(settled=True)
 
 
+    def test_a_pause_of_the_proxy_is_blamed_on_nobody(self):
+        limits = {"first_byte": "1s", "idle": "1s", "client_header": "1s"}
+        routes = [{**ROUTE_ALL, "failure": {"no_response_after": "1s"}}]
+        proxy = self.proxy({"timeouts": limits, "routes": routes}, self.control(), warnings=True)
+        asked, answer = threading.Semaphore(0), threading.Event()
+
+        def script(conn):
+            conn.read_request()
+            asked.release()
+            self.assertTrue(answer.wait(10))
+            conn.send(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+            conn.wait_for_end()
+
+        waiting, slow = self.origin(script), self.http_origin()
+        clients = [self.client(proxy) for _ in range(4)]
+        for client in clients:
+            client.send(request("GET", waiting.url + "/"))
+            self.assertTrue(asked.acquire(timeout=10))
+        half = self.client(proxy)
+        head = request("GET", slow.url + "/")
+        half.send(head[:20])
+        proxy.wait_metric(lambda v: v == 5, "client_connections", mode="http")
+        with proxy.standing_still():
+            answer.set()
+            half.send(head[20:])
+            time.sleep(1.6)  # this is the fault itself
+        for client in [*clients, half]:
+            self.assert_relayed(client.read_response(), 200, b"ok")
+        self.assertEqual(proxy.metric("attempts_total", outcome="success"), 5)
+        proxy.wait_balance(settled=True)
+
+
 class DyingUpstreamTest(SharedCase):
     """An upstream that dies at each byte of its response, by FIN and by RST."""
 
