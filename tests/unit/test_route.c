@@ -71,7 +71,8 @@ static void add_route(struct arena *a, const char *words)
         parts[i] = list_of(words, n);
         words += n + (words[n] == '|');
     }
-    a->routes = xrealloc(a->routes, (a->count + 1) * sizeof(*a->routes));
+    if ((a->count & (a->count - 1)) == 0) /* 0, 1, 2, 4, 8, ... */
+        a->routes = xrealloc(a->routes, (a->count ? 2 * a->count : 1) * sizeof(*a->routes));
     struct route *r = &a->routes[a->count];
     *r = (struct route){ .index = a->count,
                          .match = { .hosts = parts[0], .methods = parts[2], .paths = parts[3] } };
