@@ -6,9 +6,12 @@
 #include <stdlib.h>
 #include <unistd.h>
 
-#define SPLICE_CHUNK   (64 * 1024)
-#define SPLICE_WORTH   4096 /* smaller bursts are copied again, so that pipes go where bulk is */
-#define COPY_BYTES_MAX ((size_t)BLOCK_SIZE * 2) /* queued for the sink */
+/* A pipe of the usual 64 KiB needs twice the CPU for each byte.  Few are that large, because
+ * the kernel lets a user have 64 MiB of pipes in all, and makes further ones tiny. */
+#define SPLICE_CHUNK    (512 * 1024)
+#define LARGE_PIPES_MAX 16   /* of a worker */
+#define SPLICE_WORTH    4096 /* smaller bursts are copied again, so that pipes go where bulk is */
+#define COPY_BYTES_MAX  ((size_t)BLOCK_SIZE * 2) /* queued for the sink */
 
 /* ---- Pipes ---- */
 
@@ -26,6 +29,8 @@ static struct tunnel_pipe *pipe_take(struct worker *w)
         free(p);
         return NULL;
     }
+    if (w->pipe_count < LARGE_PIPES_MAX) /* refused, it stays as it is: smaller, not wrong */
+        fcntl(p->fds[0], F_SETPIPE_SZ, SPLICE_CHUNK);
     w->pipe_count++;
     return p;
 }
