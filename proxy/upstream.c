@@ -99,11 +99,13 @@ static struct upstream *upstream_new(struct exchange *ex, int fd, const struct a
 
 /* ---- The pool ---- */
 
-/* Asks the kernel: a FIN may be there whose event has not been served yet. */
+/* Asks the kernel: a FIN, or bytes that nobody asked for, may be there whose event has not been
+ * served yet.  A request that could be sent again would still take such bytes for its answer. */
 static bool is_quiet_now(struct upstream *up)
 {
     char byte;
-    if (up->c.dead || recv(up->c.fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT) != -1 || errno != EAGAIN)
+    if (up->c.dead || up->c.in || recv(up->c.fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT) != -1 ||
+        errno != EAGAIN)
         return false;
     up->c.readable = false;
     return true;
@@ -128,7 +130,7 @@ static struct upstream *take_idle(struct exchange *ex)
             continue;
         }
         idle_remove(up);
-        if (ex->replayable || is_quiet_now(up))
+        if (is_quiet_now(up))
             return up;
         upstream_close(up);
     }
@@ -148,13 +150,17 @@ static void list_add_head(struct list *head, struct list *item)
 }
 
 /* The client's own connection to this target, if it has one. */
-static struct upstream *find_parked(struct exchange *ex)
+static struct upstream *take_parked(struct exchange *ex)
 {
     struct list *parked = &ex->down->parked;
-    for (struct list *l = parked->next; l != parked; l = l->next) {
+    for (struct list *l = parked->next, *next; l != parked; l = next) {
         struct upstream *up = CONTAINER(l, struct upstream, parked_link);
-        if (up->target == ex->target && !up->ex && !up->c.dead)
+        next = l->next;
+        if (up->target != ex->target || up->ex || up->c.dead)
+            continue;
+        if (is_quiet_now(up))
             return up;
+        upstream_close(up);
     }
     return NULL;
 }
@@ -506,7 +512,7 @@ static enum upstream_start job_start(struct exchange *ex)
 
 enum upstream_start upstream_acquire(struct exchange *ex, bool fresh, struct upstream **out)
 {
-    struct upstream *up = fresh ? NULL : find_parked(ex);
+    struct upstream *up = fresh ? NULL : take_parked(ex);
     if (!up && !fresh)
         up = take_idle(ex);
     if (up) {

@@ -136,6 +136,45 @@ class PoolTest(SharedCase):
                 self.assertEqual([r.body for r in origin.requests], [b"x", b"pay once"])
                 self.assertEqual(stale(), 0)
 
+    def test_nothing_that_lies_in_a_pooled_connection_is_taken_for_an_answer(self):
+        # The bytes come while the proxy does not look, so that it finds them and the request at once.
+        stray = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nstray"
+        cases = [(m, stray, False) for m in ("GET", "HEAD", "OPTIONS", "PUT", "DELETE", "POST")]
+        cases += [("GET", b"HTTP/1.1 408 Request Timeout\r\nConnection: close\r\nContent-Length: 0\r\n\r\n", True),
+                  ("GET", b"garbage", False)]
+        for parked in (False, True):
+            for method, bogus, ends in cases:
+                with self.subTest(method, bogus=bogus, ends=ends, parked=parked):
+                    self.stray_bytes(method, bogus, ends, ["Authorization: NTLM TlRMTVNTUAAB"] if parked else [])
+
+    def stray_bytes(self, method, bogus, ends, lines):
+        go, sent = threading.Event(), threading.Event()
+
+        def script(conn):
+            conn.read_request()
+            conn.respond(200, b"%d" % conn.index)
+            if conn.index == 0:
+                conn.wait(go)
+                conn.send(bogus)
+                if ends:
+                    conn.half_close()
+                sent.set()
+            conn.wait_for_end()
+
+        origin = self.origin(script)
+        client = self.client()
+        idle, reuses = self.px.metric("upstream_connections"), self.delta("upstream_connection_reuses_total")
+        self.assert_relayed(client.get(origin.url + "/1", *lines), 200, b"0")
+        wait_until(lambda: self.px.metric("upstream_connections") > idle, 5, "the connection to be kept")
+        with self.px.standing_still():
+            client.send(request(method, origin.url + "/2", *lines, body=b"x" if method == "POST" else b""))
+            go.set()
+            self.assertTrue(sent.wait(5))
+        self.assert_relayed(client.read_response(method), 200, b"" if method == "HEAD" else b"1")
+        self.assertEqual([[r.target for r in c.requests] for c in origin.connections], [["/1"], ["/2"]])
+        self.assertEqual(reuses(), 0)
+        client.close()
+
     def stale(self, end, answer_again=True):
         """An origin whose first connection serves once and then ends unanswered at its second request."""
 
