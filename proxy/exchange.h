@@ -52,6 +52,7 @@ enum response_state {
 
 #define EXCHANGE_PATH_MAX   256
 #define EXCHANGE_REPLAY_MAX 8192 /* bytes of head and body kept for promise 5 */
+#define UPGRADE_MAX         128  /* of the protocols passed on in Upgrade */
 #define INTERIM_MAX         16   /* 1xx answers to one request */
 #define FIN_GRACE_MS        1000
 #define CLIENT_LOOK_MS      1000 /* a reset that came with the request is noticed after this */
@@ -144,6 +145,7 @@ struct exchange {
     char method[16];        /* cut, for the log and tags */
     char path[EXCHANGE_PATH_MAX];
     char trace_id[64];
+    char offered[UPGRADE_MAX];  /* if upgrade: the list sent */
     double values[MAX_METRICS]; /* of metrics that the response tells; NaN: not told */
 };
 

@@ -133,8 +133,6 @@ static void reply_as_last_hop(struct exchange *ex, const struct http1_head *h, c
     strbuf_free(&text);
 }
 
-#define UPGRADE_MAX 128
-
 /* The tokens of Upgrade that may be passed on; false: none (RFC 9110 7.8). */
 static bool listed_upgrades(const struct exchange *ex, const struct http1_head *h,
                             char out[UPGRADE_MAX])
@@ -443,15 +441,14 @@ void request_begin(struct downstream *d, struct http1_head *h, size_t head_len)
         open_tunnel(ex);
         return;
     }
-    char upgrade[UPGRADE_MAX];
-    ex->upgrade = listed_upgrades(ex, h, upgrade);
+    ex->upgrade = listed_upgrades(ex, h, ex->offered);
     if (ex->upgrade && !tunnel_allowed(ex))
         return;
     struct rewrite_request o = { .authority = a.raw,
                                  .path = path,
                                  .via = exchange_config(ex)->via,
                                  .max_forwards = forwards,
-                                 .upgrade = ex->upgrade ? upgrade : NULL };
+                                 .upgrade = ex->upgrade ? ex->offered : NULL };
     if (build_request(ex, h, head_len, &o) < 0) {
         answer_error(ex, 503, PERR_CONNECTION_LIMIT_REACHED, "limits.buffered_total is reached");
         return;

@@ -272,12 +272,36 @@ static void note_response_bytes(struct exchange *ex)
     }
 }
 
+/* A 101 names what it switches to, all of which must have been passed on (RFC 9110 7.8). */
+static bool was_offered(const struct exchange *ex, const struct http1_head *h)
+{
+    bool any = false;
+    if (!ex->upgrade || !h->upgrade)
+        return false;
+    for (size_t i = 0; i < h->field_count; i++) {
+        if (h->fields[i].id != FIELD_UPGRADE)
+            continue;
+        struct slice rest = h->fields[i].value, item;
+        while (http1_next_item(&rest, &item)) {
+            if (!http1_list_has(slice_of(ex->offered), item))
+                return false;
+            any = true;
+        }
+    }
+    return any;
+}
+
 /* 101: from here on the connection is a tunnel. */
 static enum head_progress switch_protocols(struct exchange *ex, const struct http1_head *h,
                                            size_t head_len)
 {
-    if (!ex->upgrade || !h->upgrade) {
-        bad_response(ex, "the upstream switched protocols without being asked");
+    if (!was_offered(ex, h)) {
+        bad_response(ex, "the upstream switched to a protocol that was not offered");
+        return HEAD_OVER;
+    }
+    /* In the tunnel the rest of the request would be taken for the new protocol. */
+    if (ex->rq == RQ_STREAM || ex->up->c.out_bytes > 0) {
+        bad_response(ex, "the upstream switched protocols before it had the whole request");
         return HEAD_OVER;
     }
     judge_head(ex, h);

@@ -143,6 +143,38 @@ class UpgradeTest(SharedCase):
                 self.assert_self_made(self.get(origin.url + "/", *lines), 502, "http_protocol_error")
         self.assertEqual(protocol(), 2)
 
+    def test_a_101_before_the_whole_request_is_a_protocol_failure(self):
+        # The origin would read what is meant for the tunnel as the rest of the body.
+        for lines, sent, rest in ((["Transfer-Encoding: chunked"], b"1f\r\nAAAA", b"0\r\n\r\nGET /smuggled HTTP/1.1\r\n\r\n"),
+                                  (["Content-Length: 20"], b"only ten..", b"and ten..."),
+                                  (["Content-Length: 20", "Expect: 100-continue"], b"", b"x" * 20)):
+            with self.subTest(lines):
+                def script(conn, sent=sent):
+                    conn.read_request(with_body=False)
+                    conn.expect(b"4\r\nAAAA\r\n" if sent[:2] == b"1f" else sent)
+                    conn.send(SWITCH)
+                    conn.wait_for_end()
+
+                protocol = self.delta("attempts_total", outcome="protocol")
+                origin = self.origin(script)
+                client = self.client()
+                client.send(request("POST", origin.url + "/", *ASK, *lines) + sent)
+                self.assert_self_made(client.read_response("POST"), 502, "http_protocol_error")
+                client.send(rest)
+                origin.wait_ended()
+                self.assertTrue(origin.received().endswith(b"\r\n\r\n" if not sent else b"AAAA\r\n" if sent[:2] == b"1f" else sent))
+                self.assertEqual(protocol(), 1)
+
+    def test_a_101_behind_a_whole_body_opens_the_tunnel(self):
+        for lines, body in ((["Content-Length: 5"], b"hello"), (["Transfer-Encoding: chunked"], b"5\r\nhello\r\n0\r\n\r\n")):
+            with self.subTest(lines):
+                client = self.client()
+                client.send(request("POST", self.origin(switching()).url + "/", *ASK, *lines))
+                client.send(body)
+                self.assertEqual(client.read_response_head().status, 101)
+                client.send(b"frame")
+                self.assertEqual(client.read_exactly(5), b"frame")
+
     def test_silence_before_the_101_is_no_response_and_cuts_nothing(self):
         go = threading.Event()
         silent = self.delta("attempts_total", outcome="no_response")
