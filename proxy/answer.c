@@ -21,9 +21,12 @@ static void drop_chunked_body(struct exchange *ex)
         ex->rq = RQ_DONE;
 }
 
-static bool has_more(const struct downstream *d)
+/* What follows a refused CONNECT was meant for the tunnel, not for us.  While a connect was
+ * tried it had time to come, and may be on its way still. */
+static bool means_tunnel(const struct exchange *ex)
 {
-    return d->c.in && block_len(d->c.in) > 0;
+    const struct block *in = ex->down->c.in;
+    return ex->state == EX_CONNECT || (in && block_len(in) > 0);
 }
 
 void answer_send(struct exchange *ex, const struct reply *r)
@@ -38,8 +41,7 @@ void answer_send(struct exchange *ex, const struct reply *r)
         ex->close_after = true;
     if (small)
         ex->rq = RQ_DISCARD;
-    /* What follows a refused CONNECT was meant for the tunnel, not for us. */
-    if (ex->client_close || (ex->is_connect && has_more(ex->down)))
+    if (ex->client_close || (ex->is_connect && means_tunnel(ex)))
         ex->close_after = true;
     mine.close = ex->close_after && !ex->client_http10;
     mine.no_body = ex->is_head;

@@ -9,7 +9,7 @@ import os
 import re
 import threading
 
-from harness import ROOT, Case, SharedCase, chunk, request
+from harness import ROOT, BlackHole, Case, SharedCase, chunk, request
 
 HELLO = "\r\n5\r\nhello\r\n0\r\n\r\n"
 
@@ -186,16 +186,35 @@ class RequestTest(SharedCase):
                 client.expect_eof()
                 self.assertEqual(origin.paths, ["/first"])
 
-    def test_9110_9_3_6_what_is_behind_a_failed_connect_is_no_request_unless_the_client_waited(self):
+    def test_9110_9_3_6_what_is_behind_a_failed_connect_is_no_request(self):
         origin = self.http_origin()
-        client = self.client()
-        client.send("CONNECT 127.0.0.1:1 HTTP/1.1\r\nHost: x\r\n\r\n")
-        self.assert_self_made(client.read_response("CONNECT"), 502, "connection_refused")
-        self.assert_relayed(client.get(origin.url + "/waited"), 200, b"ok")  # HTTP goes on
-        client.send(b"CONNECT 127.0.0.1:1 HTTP/1.1\r\nHost: x\r\n\r\n" + request("GET", origin.url + "/eager"))
-        self.assert_self_made(client.read_response("CONNECT"), 502, "connection_refused")
+        eager = request("GET", origin.url + "/eager")
+        head = b"CONNECT 127.0.0.1:1 HTTP/1.1\r\nHost: x\r\n\r\n"
+        for name, at_once, later in (("in the same segment", eager, b""), ("in a later one", b"", eager), ("nothing", b"", b"")):
+            with self.subTest(name):
+                client = self.client()
+                client.send(head + at_once)
+                response = client.read_response("CONNECT")
+                self.assert_self_made(response, 502, "connection_refused")
+                self.assertEqual(response.head.tokens("connection"), ["close"])
+                client.send(later)
+                client.expect_eof()
+        self.assertEqual(origin.paths, [])
+
+
+class WaitingConnectTest(Case):
+    def test_9110_9_3_6_what_comes_while_a_connect_waits_is_no_request_if_it_fails(self):
+        px = self.proxy({"timeouts": {"connect": "500ms"}}, self.control())
+        origin = self.http_origin()
+        hole = BlackHole()
+        self.addCleanup(hole.stop)
+        client = self.client(px)
+        client.send(f"CONNECT {hole.host}:{hole.port} HTTP/1.1\r\nHost: x\r\n\r\n")
+        px.wait_metric(lambda n: n == 1, "attempts_in_flight")
+        client.send(request("GET", origin.url + "/eager"))
+        self.assert_self_made(client.read_response("CONNECT"), 504, "connection_timeout")
         client.expect_eof()
-        self.assertEqual(origin.paths, ["/waited"])
+        self.assertEqual(origin.paths, [])
 
 
 class ResponseTest(SharedCase):
@@ -310,7 +329,14 @@ class ResponseTest(SharedCase):
         cases = [("no offer", switch, [], "HTTP/1.1", 502), ("Upgrade not named in Connection", switch, offer[1:], "HTTP/1.1", 502),
                  ("a token that is not listed", switch, ["Connection: Upgrade", "Upgrade: h2c"], "HTTP/1.1", 502),
                  ("HTTP/1.0", switch, offer, "HTTP/1.0", 502), ("offered", switch, offer, "HTTP/1.1", 101),
-                 ("an answer without Upgrade", b"HTTP/1.1 101 Switching\r\n\r\n", offer, "HTTP/1.1", 502)]
+                 ("offered beside one that is not listed", switch, ["Connection: Upgrade", "Upgrade: h2c, WebSocket"], "HTTP/1.1", 101),
+                 ("an answer without Upgrade", b"HTTP/1.1 101 Switching\r\n\r\n", offer, "HTTP/1.1", 502),
+                 ("an empty one", switch.replace(b"websocket", b""), offer, "HTTP/1.1", 502),
+                 ("another protocol", switch.replace(b"websocket", b"h2c"), offer, "HTTP/1.1", 502),
+                 ("one that was not passed on", switch.replace(b"websocket", b"h2c"),
+                  ["Connection: Upgrade", "Upgrade: websocket, h2c"], "HTTP/1.1", 502),
+                 ("two, one not offered", switch.replace(b"websocket", b"websocket, h2c"), offer, "HTTP/1.1", 502),
+                 ("two fields", switch.replace(b"\r\n\r\n", b"\r\nUpgrade: h2c\r\n\r\n"), offer, "HTTP/1.1", 502)]
         for name, wire, lines, version, want in cases:
             with self.subTest(name):
                 client, _ = self.answer(wire, "GET", *lines, version=version)

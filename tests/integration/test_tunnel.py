@@ -228,18 +228,18 @@ class TunnelTest(SharedCase):
         client.send(b"\x01")
         self.assertEqual(client.read_exactly(1), b"\x01")
 
-    def test_failures_to_connect_open_no_tunnel_and_leave_http_behind(self):
+    def test_failures_to_connect_open_no_tunnel_and_end_the_connection(self):
         free = self.origin(sink)
         free.stop()
-        origin = self.http_origin()
-        client = self.client()
         cases = [(f"127.0.0.1:{free.port}", 502, "connection_refused"), ("nobody.invalid:443", 502, "dns_error"),
                  ("169.254.1.1:80", 502, "destination_ip_prohibited")]
         for authority, status, error in cases:
             with self.subTest(authority):
-                client.send(f"CONNECT {authority} HTTP/1.1\r\nHost: x\r\n\r\n")
-                self.assert_self_made(client.read_response(), status, error)
-        self.assert_relayed(client.get(origin.url + "/"), 200, b"ok")
+                client = self.client().send(f"CONNECT {authority} HTTP/1.1\r\nHost: x\r\n\r\n")
+                response = client.read_response()
+                self.assert_self_made(response, status, error)
+                self.assertEqual(response.head.tokens("connection"), ["close"])
+                client.expect_eof()
 
     # -- pressure --------------------------------------------------------------------
 
