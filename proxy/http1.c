@@ -155,11 +155,13 @@ static enum http1_field_id field_id(struct slice name)
         { SLICE("te"), FIELD_TE },
         { SLICE("via"), FIELD_VIA },
         { SLICE("host"), FIELD_HOST },
+        { SLICE("cookie"), FIELD_COOKIE },
         { SLICE("expect"), FIELD_EXPECT },
         { SLICE("upgrade"), FIELD_UPGRADE },
         { SLICE("trailer"), FIELD_TRAILER },
         { SLICE("connection"), FIELD_CONNECTION },
         { SLICE("keep-alive"), FIELD_KEEP_ALIVE },
+        { SLICE("set-cookie"), FIELD_SET_COOKIE },
         { SLICE("content-type"), FIELD_CONTENT_TYPE },
         { SLICE("max-forwards"), FIELD_MAX_FORWARDS },
         { SLICE("authorization"), FIELD_AUTHORIZATION },
@@ -398,8 +400,9 @@ static bool names_connection_auth(struct slice value)
     static const struct slice schemes[] = { SLICE("ntlm"), SLICE("negotiate") };
     struct slice rest = value, item;
     while (http1_next_item(&rest, &item)) {
-        const char *sp = memchr(item.p, ' ', item.len);
-        struct slice scheme = { item.p, sp ? (size_t)(sp - item.p) : item.len };
+        struct slice scheme = { item.p, 0 };
+        while (scheme.len < item.len && item.p[scheme.len] != ' ' && item.p[scheme.len] != '\t')
+            scheme.len++;
         for (size_t i = 0; i < ARRAY_LEN(schemes); i++)
             if (slice_eq_nocase(scheme, schemes[i]))
                 return true;
@@ -451,6 +454,8 @@ static enum http1_error read_meaning(struct http1_head *h, bool request, bool *h
             break;
         case FIELD_OTHER:
         case FIELD_CONTENT_TYPE:
+        case FIELD_COOKIE:
+        case FIELD_SET_COOKIE:
         case FIELD_TRAILER:
         case FIELD_VIA:
             break;
@@ -458,10 +463,11 @@ static enum http1_error read_meaning(struct http1_head *h, bool request, bool *h
         if (err)
             return err;
     }
-    /* Framing and routing fields are ours to write; a peer cannot name them away. */
+    /* Framing and routing fields are ours to write; a peer cannot name them away.  Nor Expect:
+     * its sender would wait for an answer that nobody was asked for. */
     for (size_t i = 0; i < h->field_count; i++) {
         struct http1_field *f = &h->fields[i];
-        if (f->id == FIELD_HOST || f->id == FIELD_CONTENT_LENGTH ||
+        if (f->id == FIELD_HOST || f->id == FIELD_CONTENT_LENGTH || f->id == FIELD_EXPECT ||
             f->id == FIELD_TRANSFER_ENCODING)
             f->hop = false;
     }

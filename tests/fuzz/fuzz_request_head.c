@@ -38,6 +38,8 @@ static bool hop_by_name(const struct http1_head *h, struct slice name)
     for (size_t i = 0; i < sizeof(always) / sizeof(always[0]); i++)
         if (slice_eq_nocase(name, always[i]))
             return true;
+    if (slice_eq_nocase(name, SLICE("expect")))
+        return false; /* cannot be named away */
     for (size_t i = 0; i < h->field_count; i++) {
         const struct http1_field *f = &h->fields[i];
         if (slice_eq_nocase(f->name, SLICE("connection")) ||

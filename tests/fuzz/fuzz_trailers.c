@@ -10,11 +10,23 @@ static struct strict_head seen;
 static void check_lines(const char *out, size_t len)
 {
     static const char *const forbidden[] = {
-        "authorization",       "connection",   "content-length",
-        "content-type",        "expect",       "host",
-        "keep-alive",          "max-forwards", "proxy-connection",
-        "proxy-authorization", "te",           "trailer",
-        "transfer-encoding",   "upgrade",      "www-authenticate",
+        "authorization",
+        "connection",
+        "content-length",
+        "content-type",
+        "cookie",
+        "expect",
+        "host",
+        "keep-alive",
+        "max-forwards",
+        "proxy-connection",
+        "proxy-authorization",
+        "set-cookie",
+        "te",
+        "trailer",
+        "transfer-encoding",
+        "upgrade",
+        "www-authenticate",
     };
     const char *wrong = strict_fields(&seen, out, len);
     CHECK(!wrong, "the trailers have %s", wrong);

@@ -379,8 +379,8 @@ static void lines_names_and_ids_are_as_received(void **state)
     } want[] = {
         { SLICE("HOST"), SLICE("a"), SLICE("HOST:  a \r\n"), FIELD_HOST },
         { SLICE("x-Y"), SLICE(""), SLICE("x-Y:\r\n"), FIELD_OTHER },
-        { SLICE("set-cookie"), SLICE("1"), SLICE("set-cookie: 1\r\n"), FIELD_OTHER },
-        { SLICE("Set-Cookie"), SLICE("2"), SLICE("Set-Cookie: 2\r\n"), FIELD_OTHER },
+        { SLICE("set-cookie"), SLICE("1"), SLICE("set-cookie: 1\r\n"), FIELD_SET_COOKIE },
+        { SLICE("Set-Cookie"), SLICE("2"), SLICE("Set-Cookie: 2\r\n"), FIELD_SET_COOKIE },
     };
 
     expect_error(text, parse_request(text, 128), HTTP1_OK);
@@ -412,6 +412,9 @@ static void every_field_that_we_look_at_is_recognised_in_any_case(void **state)
         { "CONNECTION", FIELD_CONNECTION },
         { "Keep-Alive", FIELD_KEEP_ALIVE },
         { "Content-Type", FIELD_CONTENT_TYPE },
+        { "Cookie", FIELD_COOKIE },
+        { "SET-cookie", FIELD_SET_COOKIE },
+        { "Set-Cookie2", FIELD_OTHER },
         { "Max-Forwards", FIELD_MAX_FORWARDS },
         { "Authorization", FIELD_AUTHORIZATION },
         { "WWW-Authenticate", FIELD_WWW_AUTHENTICATE },
@@ -649,6 +652,8 @@ static void connection_names_what_stays_here(void **state)
           false },
         { "Transfer-Encoding: chunked\r\nConnection: Transfer-Encoding\r\n", "Transfer-Encoding",
           false, false },
+        { "Connection: Expect\r\nExpect: 100-continue\r\n", "Expect", false, false },
+        { "Expect: 100-continue\r\nConnection: A, expect\r\nA: 1\r\n", "Expect", false, false },
         /* end-to-end fields that look like hop-by-hop ones */
         { "Trailer: a\r\nVia: b\r\nProxy-Authenticate: c\r\nExpect: d\r\n",
           "Trailer Via Proxy-Authenticate Expect", false, false },
@@ -722,11 +727,15 @@ static void expectations_and_connection_bound_logins_are_noticed(void **state)
         { "Expect: 200-ok", false, false },
         { "Authorization: NTLM TlRM", false, true },
         { "Authorization: negotiate YII=", false, true },
+        { "Authorization: NTLM\tTlRM", false, true },
+        { "Authorization:\tNegotiate\t YII=", false, true },
+        { "Authorization: Bearer\tntlm", false, false },
         { "Authorization: Basic bnRsbQ==", false, false },
         { "Authorization: Bearer ntlm", false, false },
         { "Authorization: Digest username=\"x\", realm=\"negotiates\"", false, false },
         { "WWW-Authenticate: Basic realm=\"x\", NTLM", false, true },
         { "WWW-Authenticate: Negotiate", false, true },
+        { "WWW-Authenticate: Basic realm=\"x\",NTLM\tTlRM", false, true },
         { "WWW-Authenticate: NTLMv9", false, false },
     };
 

@@ -375,6 +375,8 @@ static void trailers_are_checked_and_never_frame_route_or_authenticate(void **st
           SLICE("") },
         { SLICE("Trailer: a\r\nExpect: 100-continue\r\nMax-Forwards: 0\r\n"), false, SLICE("") },
         { SLICE("Content-Type: text/html\r\n"), false, SLICE("") },
+        { SLICE("Cookie: a=b\r\nSET-COOKIE: c=d\r\nCookies: 1\r\n"), false,
+          SLICE("Cookies: 1\r\n") },
         /* hop-by-hop, named by a Connection among the trailers */
         { SLICE("A: b\r\nConnection: a, x-hop\r\nX-Hop: 1\r\nC: d\r\n"), false, SLICE("C: d\r\n") },
         { SLICE("A : b\r\n"), true, SLICE("") },
