@@ -85,21 +85,28 @@ static struct slice without_query(struct slice path)
     return q ? (struct slice){ path.p, (size_t)(q - path.p) } : path;
 }
 
-/* The value for Max-Forwards upstream, -1: leave; -2: we are the last (RFC 9110 7.6.2). */
+/* The value for Max-Forwards upstream, or what it means (RFC 9110 7.6.2). */
+enum { FORWARDS_LEFT_ALONE = -1, FORWARDS_ENDED = -2, FORWARDS_MALFORMED = -3 };
+#define MAX_FORWARDS_DIGITS 18
+
 static int64_t max_forwards(const struct http1_head *h)
 {
     bool counts = slice_eq(h->method, SLICE("TRACE")) || slice_eq(h->method, SLICE("OPTIONS"));
-    if (!counts || !h->max_forwards || h->max_forwards->value.len == 0 ||
-        h->max_forwards->value.len > 9)
-        return -1;
+    if (!counts || !h->max_forwards)
+        return FORWARDS_LEFT_ALONE;
+    for (const struct http1_field *f = h->fields; f < h->max_forwards; f++)
+        if (f->id == FIELD_MAX_FORWARDS)
+            return FORWARDS_MALFORMED; /* the next hop may count by the other one */
+    struct slice digits = h->max_forwards->value;
+    if (digits.len == 0 || digits.len > MAX_FORWARDS_DIGITS)
+        return FORWARDS_MALFORMED;
     int64_t n = 0;
-    for (size_t i = 0; i < h->max_forwards->value.len; i++) {
-        char c = h->max_forwards->value.p[i];
-        if (c < '0' || c > '9')
-            return -1;
-        n = n * 10 + (c - '0');
+    for (size_t i = 0; i < digits.len; i++) {
+        if (digits.p[i] < '0' || digits.p[i] > '9')
+            return FORWARDS_MALFORMED;
+        n = n * 10 + (digits.p[i] - '0');
     }
-    return n == 0 ? -2 : n - 1;
+    return n == 0 ? FORWARDS_ENDED : n - 1;
 }
 
 /* The head as it came, without what a script in a browser must not learn (RFC 9110 9.3.8). */
@@ -111,7 +118,7 @@ static void add_trace(struct strbuf *out, const struct http1_head *h, const char
     for (size_t i = 0; i < h->field_count; i++) {
         const struct http1_field *f = &h->fields[i];
         if (f->id != FIELD_AUTHORIZATION && f->id != FIELD_PROXY_AUTHORIZATION &&
-            !slice_eq_nocase(f->name, SLICE("cookie")))
+            f->id != FIELD_COOKIE)
             strbuf_add(out, f->line.p, f->line.len);
     }
     strbuf_adds(out, "\r\n");
@@ -430,7 +437,11 @@ void request_begin(struct downstream *d, struct http1_head *h, size_t head_len)
     if (!admit(ex) || !authenticate(ex, h) || !parse_target(ex, h, &a, &path))
         return;
     int64_t forwards = max_forwards(h);
-    if (forwards == -2) {
+    if (forwards == FORWARDS_MALFORMED) {
+        bad_request(ex, 400, "Max-Forwards must be one number of at most 18 digits");
+        return;
+    }
+    if (forwards == FORWARDS_ENDED) {
         reply_as_last_hop(ex, h, head, head_len);
         return;
     }

@@ -238,6 +238,27 @@ class ForwardTest(SharedCase):
                 self.assert_relayed(client.get(origin.url + "/", "Max-Forwards: 10", method=method))
                 self.assertEqual(origin.requests[0].get("max-forwards"), "9")
 
+    def test_max_forwards_that_could_be_read_in_two_ways_is_refused(self):
+        largest = "9" * 18
+        cases = [(["Max-Forwards: 5", "Max-Forwards: 5"], None), (["Max-Forwards: 5", "X: y", "max-forwards: 0"], None),
+                 (["Max-Forwards: 0", "Max-Forwards: 5"], None), (["Max-Forwards: 5, 5"], None), (["Max-Forwards: 1" + "0" * 18], None),
+                 (["Max-Forwards: -1"], None), (["Max-Forwards: 0x5"], None), (["Max-Forwards:"], None),
+                 ([f"Max-Forwards: {largest}"], str(int(largest) - 1)), (["Max-Forwards: 1000000000"], "999999999"),
+                 (["Max-Forwards: 0010"], "9"), (["Connection: max-forwards", "Max-Forwards: 7"], "6")]
+        origin = self.http_origin()
+        for method in ("TRACE", "OPTIONS"):
+            for lines, want in cases:
+                with self.subTest(method, lines=lines):
+                    hits = origin.hits
+                    response = self.client().get(origin.url + "/dump", *lines, method=method)
+                    if want is None:
+                        self.assert_self_made(response, 400, "http_request_error")
+                        self.assertEqual(origin.hits, hits)
+                    else:
+                        self.assert_relayed(response, 200)
+                        got = [line[13:].strip() for line in response.body.decode().lower().split("\r\n") if line.startswith("max-forwards:")]
+                        self.assertEqual(got, [want])
+
     def test_max_forwards_means_nothing_on_other_methods(self):
         origin, response = self.send_one(request("GET", "http://ORIGIN/", "Max-Forwards: 0"))
         self.assert_relayed(response)
