@@ -4,14 +4,16 @@
     tools/syscalls.py [--seconds S]
 
 Runs the soak (tests/integration/soak.py) against the release binary under strace, and then a
-start with the embedded control plane, and prints the names between the marks that the document
+start with the embedded control plane, its state file and the admin listener, and prints the names between the marks that the document
 has.  Calls before main(), which the dynamic loader makes, are among them.
 """
 
 import argparse
+import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -36,15 +38,26 @@ def soak(seconds, path):
 
 
 def embedded(where, path):
-    """With an access log in a file and the control plane inside."""
-    log = os.path.join(where, "access.log")
-    flags = ["--listen", "127.0.0.1:0", "--telemetry-listen", "off", "--admin-listen", "off", "--access-log-path", log,
-             "--drain-min", "0s", "--drain-idle", "0s"]
+    """With an access log in a file and the control plane inside; an admin's question; a state file that is put aside, then written."""
+    log, states, config = (os.path.join(where, name) for name in ("access.log", "states", "config.json"))
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        admin = probe.getsockname()[1]
+    with open(states, "w", encoding="utf-8") as f:
+        f.write("damaged")
+    with open(config, "w", encoding="utf-8") as f:
+        json.dump({"embedded": {"state_file": states}}, f)
+    flags = ["--config", config, "--listen", "127.0.0.1:0", "--telemetry-listen", "off", "--admin-listen", f"127.0.0.1:{admin}",
+             "--access-log-path", log, "--drain-min", "0s", "--drain-idle", "0s"]
     env = {k: v for k, v in os.environ.items() if not k.startswith("TRIPSWITCH_")}
     with subprocess.Popen([*STRACE, "-D", "-o", path, BINARY, *flags], env=env, stderr=subprocess.PIPE, text=True) as process:
         for line in process.stderr:
             if "ready" in line:
                 break
+        with socket.create_connection(("127.0.0.1", admin), 5) as operator:
+            for method, target in (("GET", "/explain?url=http://a/"), ("POST", "/reload")):
+                operator.sendall(f"{method} {target} HTTP/1.1\r\nHost: 127.0.0.1:{admin}\r\nX-Tripswitch-Admin: 1\r\n"
+                                 "Content-Length: 0\r\n\r\n".encode())
+                operator.recv(65536)
         process.send_signal(signal.SIGHUP)
         time.sleep(1)  # the reload; nothing tells that it is over
         process.send_signal(signal.SIGTERM)

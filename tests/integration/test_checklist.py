@@ -441,3 +441,11 @@ class MapTest(Case):
                 start = test.rstrip("*")
                 found = any(k.startswith(start) for k in known) if test.endswith("*") else test in known
                 self.assertTrue(found, f"point {number}: there is no test {test}")
+
+    def test_every_fuzz_target_has_its_row(self):
+        with open(os.path.join(ROOT, "docs/reliability.md"), encoding="utf-8") as f:
+            section = f.read().partition("\n## Fuzzing\n")[2].partition("What seeds and corpora reached")[0]
+        with open(os.path.join(ROOT, "tests/fuzz/fuzz.h"), encoding="utf-8") as f:
+            targets = re.findall(r"^ +X\((\w+)\)", f.read(), re.M)
+        self.assertGreater(len(targets), 20)
+        self.assertEqual(re.findall(r"^\| (\w+) \| [\d ]+ \|", section, re.M), sorted(targets))

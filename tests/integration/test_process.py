@@ -7,7 +7,7 @@ import subprocess
 import threading
 import unittest
 
-from harness import ROOT, Case, chunk, pattern, request, tool, wait_until
+from harness import ROOT, Case, Raw, chunk, free_port, pattern, request, tool, wait_until
 from harness.tunnels import echo, tunnel
 
 # A root of its own: the real one read-only, an empty /tmp, and in /mnt the binary and its file.
@@ -96,15 +96,15 @@ class ProcessTest(Case):
 
     # -- strace ----------------------------------------------------------------------
 
-    def traced(self, *options):
+    def traced(self, *options, config=None, embedded=False, **kw):
         """(control plane, proxy, file): a proxy that strace looks at; not the proxy's parent, so that signals reach it."""
         strace = tool("strace")
         path = os.path.join(self.temp_dir(), "trace")
         if subprocess.run([strace, "-o", "/dev/null", "true"], capture_output=True, check=False).returncode:
             self.skipTest("NOT TESTED: strace may not trace here")
-        control = self.control()
+        control = None if embedded else self.control()
         asan = "ASAN_OPTIONS=abort_on_error=0:exitcode=99:log_path=stderr:detect_leaks=0"  # only one may trace
-        proxy = self.proxy({"workers": 2, "access_log": {"mode": "all"}}, control, dns=self.dns(),
+        proxy = self.proxy({"workers": 2, "access_log": {"mode": "all"}, **(config or {})}, control, dns=self.dns(), **kw,
                            prefix=["env", asan, strace, "-D", "-f", *options, "-o", path])
         return control, proxy, path
 
@@ -131,15 +131,48 @@ class ProcessTest(Case):
         self.assertEqual(writing, [])
         self.assertEqual([c for c in calls if c[0] not in ("open", "openat", "openat2")], [])
 
-    def test_every_system_call_is_one_that_the_documentation_lists(self):
+    def assert_listed(self, text):
+        """Every call that strace counted stands in the documentation."""
         with open(os.path.join(ROOT, "docs/reliability.md"), encoding="utf-8") as f:
             block = re.search(r"<!-- system calls -->\n(.*?)\n<!-- -->", f.read(), re.S)
         listed = set(re.findall(r"`(\w+)`", block[1]))
-        if "/asan/" in os.environ.get("TRIPSWITCH_PROXY_BIN", "") or "/tsan/" in os.environ.get("TRIPSWITCH_PROXY_BIN", ""):
-            raise unittest.SkipTest("the sanitizers make calls of their own")
-        control, proxy, path = self.traced("-c", "-U", "name,calls")
-        self.everything(control, proxy)
-        text = self.trace_of(proxy, path, lambda t: "total" in t)
         seen = set(re.findall(r"^ *(\w+) +\d+$", text, re.M)) - {"total"}
         self.assertGreater(len(seen), 20, text)
         self.assertEqual(sorted(seen - listed), [], "not in docs/reliability.md; tools/syscalls.py makes the list")
+
+    def counted(self, **kw):
+        if "/asan/" in os.environ.get("TRIPSWITCH_PROXY_BIN", "") or "/tsan/" in os.environ.get("TRIPSWITCH_PROXY_BIN", ""):
+            raise unittest.SkipTest("the sanitizers make calls of their own")
+        return self.traced("-c", "-U", "name,calls", **kw)
+
+    def test_every_system_call_is_one_that_the_documentation_lists(self):
+        control, proxy, path = self.counted()
+        self.everything(control, proxy)
+        self.assert_listed(self.trace_of(proxy, path, lambda t: "total" in t))
+
+    def test_every_system_call_is_listed_also_with_a_state_file_and_the_admin_listener(self):
+        file = os.path.join(self.temp_dir(), "states")
+        with open(file, "w", encoding="utf-8") as f:
+            f.write("damaged")  # it is put aside
+        admin = free_port()
+        embedded = {"state_file": file, "auto_breaker": {"cooldown_ms": 60000, "eval_interval_ms": 100}}
+        config = {"samples": None, "embedded": embedded, "admin_listen": f"127.0.0.1:{admin}"}
+        _, proxy, path = self.counted(config=config, embedded=True, warnings=["embedded.state_file"])
+        origin = self.http_origin()
+        origin.down = True
+        client = self.client(proxy)
+        for _ in range(5):
+            self.assertEqual(client.get(origin.url + "/").status, 503)
+        proxy.wait_breaker(f"127.0.0.1:{origin.port}", "open")
+        operator = Raw(("127.0.0.1", admin))
+        self.addCleanup(operator.close)
+        body = b'{"ttl":"60s","reason":"a test"}'
+        for method, target, status in (("GET", "/explain?url=http://a/", 200), ("PUT", "/bypass", 200), ("DELETE", "/bypass", 200),
+                                       ("POST", "/reload", 200)):
+            operator.send(f"{method} {target} HTTP/1.1\r\nHost: 127.0.0.1:{admin}\r\nX-Tripswitch-Admin: 1\r\n"
+                          f"Content-Length: {len(body) if method == 'PUT' else 0}\r\n\r\n".encode() + (body if method == "PUT" else b""))
+            self.assertEqual(operator.read_response(method).status, status, target)
+        text = self.trace_of(proxy, path, lambda t: "total" in t)
+        self.assertEqual(sorted(os.listdir(os.path.dirname(file))), ["states", "states.bad"])
+        self.assertIn("rename", text)
+        self.assert_listed(text)
