@@ -146,6 +146,14 @@ const struct live_route *snapshot_route(const struct snapshot *s, const struct r
     return &s->routes[r->index];
 }
 
+const struct live_route *snapshot_route_named(const struct snapshot *s, const char *name)
+{
+    for (size_t i = 0; i < s->cfg->route_count; i++)
+        if (strcmp(s->routes[i].cfg->name, name) == 0)
+            return &s->routes[i];
+    return strcmp(s->fallback.cfg->name, name) == 0 ? &s->fallback : NULL;
+}
+
 /* ---- Retirement, all on main ---- */
 
 static struct snapshot *retired;

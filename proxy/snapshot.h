@@ -54,6 +54,8 @@ struct snapshot {
 struct snapshot *snapshot_new(struct proxy *p, struct config *cfg);
 void snapshot_free(struct snapshot *s);
 const struct live_route *snapshot_route(const struct snapshot *s, const struct route *r);
+/* NULL: it has none of that name. */
+const struct live_route *snapshot_route_named(const struct snapshot *s, const char *name);
 
 /* Main: publish next (the former one is retired), and free what nobody uses any more.
  * True while retired snapshots wait. */

@@ -13,6 +13,9 @@ struct tunnel_route {
     struct list link; /* in worker->tunnel_routes */
     struct list tunnels;
     const struct live_route *route; /* lives as long as one of the tunnels */
+    const struct live_route *now;   /* of the snapshot of that generation: of the same name, or
+                                       route if there is none */
+    uint64_t generation;            /* 0: not asked yet */
     size_t users;                   /* tunnels, and a look in progress */
 };
 
@@ -64,13 +67,29 @@ static bool is_open(struct worker *w, const uint32_t *ids, unsigned count)
     return false;
 }
 
-static bool breaker_open(const struct exchange *ex)
+/* The route as the configuration has it now: what a reload or a new list of breakers says
+ * holds for tunnels that stand too. */
+static const struct live_route *route_now(const struct worker *w, struct tunnel_route *g)
+{
+    if (g->generation != w->snap->generation) {
+        g->now = snapshot_route_named(w->snap, g->route->cfg->name);
+        if (!g->now)
+            g->now = g->route;
+        g->generation = w->snap->generation;
+    }
+    return g->now;
+}
+
+static bool breaker_open(const struct tunnel *t)
 {
     unsigned count;
-    if (ex->ungated || ex->route->cfg->mode != MODE_ENFORCE)
+    struct exchange *ex = t->ex;
+    struct worker *w = ex->w;
+    const struct live_route *r = route_now(w, t->group);
+    if (r->cfg->mode != MODE_ENFORCE || target_bypassed(ex->target, w->snap))
         return false;
-    const uint32_t *ids = target_breakers(ex->target, ex->w, ex->snap, ex->route, &count);
-    return is_open(ex->w, ids, count);
+    const uint32_t *ids = target_breakers(ex->target, w, w->snap, r, &count);
+    return is_open(w, ids, count);
 }
 
 /* Whether a tunnel of this route may have to go. */
@@ -94,12 +113,13 @@ static void group_put(struct worker *w, struct tunnel_route *g)
 static bool look_at_route(struct worker *w, struct tunnel_route *g)
 {
     int64_t now_ms = worker_now_ms(w);
-    bool wait = g->route->cfg->tunnels_on_open == TUNNELS_CLOSE_IDLE, left = false;
+    bool wait = route_now(w, g)->cfg->tunnels_on_open == TUNNELS_CLOSE_IDLE, left = false;
     g->users++;
     for (struct list *l = g->tunnels.next, *next; l != &g->tunnels; l = next) {
         next = l->next;
-        struct exchange *ex = CONTAINER(l, struct tunnel, link)->ex;
-        if (!breaker_open(ex))
+        struct tunnel *t = CONTAINER(l, struct tunnel, link);
+        struct exchange *ex = t->ex;
+        if (!breaker_open(t))
             continue;
         if (wait && now_ms - ex->last_move_ms < TUNNEL_IDLE_OPEN_MS)
             left = true;
@@ -112,23 +132,25 @@ static bool look_at_route(struct worker *w, struct tunnel_route *g)
 
 void tunnels_look(struct worker *w)
 {
+    if (list_empty(&w->tunnel_routes))
+        return;
     const struct breakers *b = w->proxy->breakers;
-    uint64_t version = breakers_version(b);
+    uint64_t version = breakers_version(b), generation = w->snap->generation;
     unsigned flags = breakers_flags(b);
     /* What any other flag stands for may change the state that counts at any time. */
     bool plain = !(flags & ~(unsigned)(STATE_SYNCED | STATE_CONNECTED));
-    if (list_empty(&w->tunnel_routes))
-        return;
-    if (plain && version == w->breakers_version && !w->tunnels_left)
+    if (plain && version == w->breakers_version && generation == w->tunnels_generation &&
+        !w->tunnels_left)
         return;
     w->breakers_version = plain ? version : 0;
+    w->tunnels_generation = generation;
     w->tunnels_left = false;
     if (flags & STATE_BYPASS || (flags & STATE_STALE && !(flags & STATE_OVERRIDES)))
         return;
     for (struct list *l = w->tunnel_routes.next, *next; l != &w->tunnel_routes; l = next) {
         next = l->next;
         struct tunnel_route *g = CONTAINER(l, struct tunnel_route, link);
-        if (concerned(w, g->route))
+        if (concerned(w, route_now(w, g)))
             w->tunnels_left |= look_at_route(w, g);
     }
 }
@@ -151,7 +173,7 @@ void tunnels_add(struct tunnel *t)
     t->group = g;
     list_add_tail(&g->tunnels, &t->link);
     /* It may have opened while we connected. */
-    w->tunnels_left |= breaker_open(t->ex);
+    w->tunnels_left |= breaker_open(t);
 }
 
 void tunnels_remove(struct tunnel *t)

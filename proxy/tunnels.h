@@ -4,7 +4,8 @@
  *
  * A tunnel takes its place under limits.tunnels when it is admitted, long before it stands.
  * Those that stand are listed by route, so that a route whose breakers are closed costs one
- * look, however many tunnels it has.
+ * look, however many tunnels it has.  What holds for them is what the worker's present
+ * snapshot says of the route of that name; one that is gone goes on as it was.
  */
 #ifndef PROXY_TUNNELS_H
 #define PROXY_TUNNELS_H
@@ -23,7 +24,8 @@ void tunnels_release(struct exchange *ex); /* fine without a place */
 void tunnels_add(struct tunnel *t);
 void tunnels_remove(struct tunnel *t);
 
-/* When a breaker opened, and every second: closes tunnels as tunnels_on_open says. */
+/* When a breaker opened, a snapshot was adopted, and every second: closes tunnels as
+ * tunnels_on_open says. */
 void tunnels_look(struct worker *w);
 void tunnels_free(struct worker *w); /* when none is left */
 

@@ -68,6 +68,7 @@ static void adopt_snapshot(struct worker *w)
     if (w->dns)
         dns_reconfigure(w->dns);
     atomic_store(&w->adopted_generation, newest->generation);
+    tunnels_look(w); /* it may say otherwise about those that stand */
 }
 
 static void serve_again(struct worker *w)

@@ -70,7 +70,8 @@ struct worker {
     uint64_t turn, turn_of_clock;
     int64_t now_us_cached;
     int64_t now_wall_ms_cached;
-    uint64_t breakers_version; /* at the last look at tunnels */
+    uint64_t breakers_version;   /* at the last look at tunnels */
+    uint64_t tunnels_generation; /* likewise, of the snapshot */
     _Atomic bool stop;
     _Atomic int64_t tick_ms; /* monotonic, when it last ticked */
     _Atomic uint64_t adopted_generation;

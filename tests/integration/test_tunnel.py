@@ -854,6 +854,106 @@ class OpenBreakerTest(Case):
         self.exchange(client)
 
 
+class StandingTunnelTest(Case):
+    """What holds for a tunnel is the configuration of now, not the one it was opened under."""
+
+    def start(self, breakers, **route):
+        self.cp = self.control(breakers)
+        self.px = self.proxy(self.config(**route), self.cp)
+        self.origin_ = self.origin(echo)
+
+    @staticmethod
+    def config(name="a", bypass=(), **route):
+        return {"bypass": list(bypass), "routes": [{"name": name, "breakers": ["b"], "router": "rtr", **route}]}
+
+    def open(self):
+        return self.exchange(tunnel(self.client(), self.origin_.authority))
+
+    @staticmethod
+    def exchange(client):
+        client.send(b"\x01ping")
+        if client.read_exactly(5) != b"\x01ping":
+            raise AssertionError("no echo")
+        return client
+
+    def reload(self, **route):
+        self.px.write_config({**self.px.config, **self.config(**route)})
+        self.px.reload()
+        self.assertEqual(self.px.metric("config_reloads_total", result="error"), 0)
+
+    def state(self, name, state):
+        self.cp.set(name, state)
+        self.px.wait_breaker(name, state)
+
+    def stays(self, client):
+        for _ in range(5):
+            time.sleep(0.3)
+            self.exchange(client)
+
+    def test_a_reload_may_spare_tunnels(self):
+        cases = [{"tunnels_on_open": "keep"}, {"mode": "off", "tunnels_on_open": "close"},
+                 {"mode": "shadow", "tunnels_on_open": "close"}, {"bypass": ["127.0.0.1"], "match": {"hosts": ["*"]}},
+                 {"breakers": ["other"], "tunnels_on_open": "close"}]
+        self.start({"b": "closed", "other": "closed"}, tunnels_on_open="close")
+        for case in cases:
+            with self.subTest(case):
+                self.reload(tunnels_on_open="close")
+                client = self.open()
+                self.reload(**{"tunnels_on_open": "close", **case})
+                self.state("b", "open")
+                self.stays(client)
+                client.close()
+                self.state("b", "closed")
+        self.assertEqual(self.px.metric("tunnels_closed_on_open_total"), 0)
+
+    def test_a_reload_may_condemn_tunnels(self):
+        before = [{"tunnels_on_open": "keep"}, {"mode": "off"}, {"mode": "shadow"}, {"bypass": ["127.0.0.1"]},
+                  {"breakers": ["other"]}]
+        self.start({"b": "closed", "other": "closed"})
+        for case in before:
+            for opens_first in (False, True):
+                with self.subTest(case, opens_first=opens_first):
+                    self.reload(**{"tunnels_on_open": "close", **case})
+                    client = self.open()
+                    if opens_first:
+                        self.state("b", "open")
+                        self.exchange(client)
+                        self.reload(tunnels_on_open="close")
+                    else:
+                        self.reload(tunnels_on_open="close")
+                        self.exchange(client)
+                        self.cp.set("b", "open")
+                    client.expect_eof()
+                    self.state("b", "closed")
+        by_route = self.px.metrics().by("tunnels_closed_on_open_total", "route")
+        self.assertEqual({k: v for k, v in by_route.items() if v}, {"a": 2 * len(before)})
+
+    def test_a_route_that_is_gone_holds_for_its_tunnels_as_it_was(self):
+        self.start({"b": "closed"}, tunnels_on_open="close")
+        client = self.open()
+        self.reload(name="another", tunnels_on_open="keep")
+        self.exchange(client)
+        self.cp.set("b", "open")
+        client.expect_eof()
+        self.reload()  # the books are kept by the routes of the file
+
+    def test_a_list_of_breakers_that_comes_later_or_changes_holds_for_standing_tunnels(self):
+        self.cp = self.control({"b": "open", "x": "closed"})
+        self.cp.metadata = {"b": {"region": "x"}}
+        self.cp.list_fault = 500
+        config = self.config(breakers={"metadata": {"region": "x"}}, tunnels_on_open="close")
+        self.px = self.proxy({**config, "control": {"metadata_interval": "1s"}}, self.cp, warnings=True)
+        self.origin_ = self.origin(echo)
+        client = self.open()
+        self.cp.list_fault = None
+        client.expect_eof("the breaker that the list names is open")
+        self.state("b", "closed")
+        self.state("x", "open")
+        client = self.open()
+        self.cp.metadata = {**self.cp.metadata, "x": {"region": "x"}}
+        client.expect_eof("so is the one that has joined it")
+
+
 class InnerHttpTest(SharedCase):
     """Plain HTTP inside a CONNECT is as explicit HTTP."""
 
