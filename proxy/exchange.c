@@ -274,10 +274,11 @@ static int64_t idle_deadline(const struct exchange *ex)
     return upstream_owes ? after(ex->last_move_ms, ex->route->cfg->timeouts.idle_ms) : OFF;
 }
 
-/* After its FIN a client gets one second: of waiting, or of silence in a running answer. */
+/* After its FIN a client gets one second: of waiting, or of silence in a running answer.  In a
+ * tunnel, also in one that still connects, it is half a close and no more. */
 static int64_t fin_deadline(const struct exchange *ex)
 {
-    if (!ex->fin_ms)
+    if (!ex->fin_ms || ex->is_connect)
         return OFF;
     if (ex->state != EX_RELAY)
         return ex->fin_ms + FIN_GRACE_MS;

@@ -155,6 +155,15 @@ class TunnelTest(SharedCase):
         client.half_close()
         self.assertTrue(client.read_to_eof() == b"%d:" % (len(asked) + 1) + asked[::-1] + b"\x00")
 
+    def test_a_client_may_end_before_the_tunnel_stands(self):
+        origin = self.origin(echo)
+        self.names.behaviour["slow.test"] = 2.0
+        client = self.client()
+        client.send(f"CONNECT slow.test:{origin.port} HTTP/1.1\r\nHost: x\r\n\r\n".encode() + b"\x01ping")
+        client.half_close()
+        self.assertEqual(client.read_response_head().status, 200)
+        self.assertEqual(client.read_to_eof(), b"\x01ping")
+
     def test_a_server_may_end_first_and_still_hear_the_client(self):
         heard = []
 
