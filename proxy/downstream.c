@@ -238,6 +238,11 @@ static enum head_room head_room(struct downstream *d, size_t limit)
     return HEAD_ROOM;
 }
 
+bool downstream_make_room(struct downstream *d, size_t limit)
+{
+    return head_room(d, limit) == HEAD_ROOM;
+}
+
 static void head_failed(struct downstream *d, enum http1_error err)
 {
     struct worker *w = d->c.w;
@@ -308,6 +313,13 @@ static void head_deadline(struct downstream *d)
     conn_set_deadline(&d->c, worker_now_ms(d->c.w) + limit_ms);
 }
 
+void downstream_await_head(struct downstream *d)
+{
+    if (!d->head_timed)
+        idle_deadline(d); /* if client_header is off */
+    head_deadline(d);
+}
+
 static void read_head(struct downstream *d)
 {
     while (!d->ex && !d->c.dead && !d->lingering) {
@@ -336,9 +348,14 @@ static void read_head(struct downstream *d)
 static void decide(struct downstream *d, bool waited_long_enough)
 {
     transparent_decide(d, waited_long_enough);
-    if (d->c.dead || d->undecided || d->ex)
+    if (d->c.dead || d->ex)
         return;
-    idle_deadline(d);
+    if (d->undecided) {
+        shrink_head(d);
+        return;
+    }
+    if (!d->head_timed)
+        idle_deadline(d);
     read_head(d);
 }
 

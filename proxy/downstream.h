@@ -58,7 +58,7 @@ struct downstream {
     struct tls_hello *hello;  /* owned; while undecided */
     struct list parked;       /* struct upstream: NTLM or Negotiate, ours alone */
     struct address client;
-    size_t scanned; /* of the head in c.in */
+    size_t scanned; /* of the head in c.in; while undecided: of what may be a request line */
     size_t linger_left;
     uint32_t client_slot; /* of connections_per_client's table; 0: not counted */
     uint8_t empty_lines;  /* before the request line */
@@ -78,6 +78,11 @@ void downstream_close(struct downstream *d);
 void downstream_connected(struct downstream *d);
 /* What remains to be written is cut short on purpose: the peer must notice. */
 void downstream_reset(struct downstream *d);
+/* The start of a head is here, and must be all here within timeouts.client_header. */
+void downstream_await_head(struct downstream *d);
+/* For at least one more byte behind those that are here, up to limit bytes.  False: limit is
+ * reached, or no memory is left. */
+bool downstream_make_room(struct downstream *d, size_t limit);
 /* The exchange is over.  keep: serve the next request. linger: the peer may still be sending. */
 void downstream_exchange_done(struct downstream *d, bool keep, bool linger);
 

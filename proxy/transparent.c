@@ -2,6 +2,7 @@
 #include "base/base.h"
 #include "proxy/downstream.h"
 #include "proxy/request.h"
+#include "proxy/snapshot.h"
 #include "proxy/tls_hello.h"
 #include "proxy/tunnel.h"
 #include <arpa/inet.h>
@@ -45,6 +46,7 @@ static void name_opaque(const struct downstream *d, struct slice sni, struct aut
 static void decided(struct downstream *d)
 {
     d->undecided = false;
+    d->scanned = 0;
     free(d->hello);
     d->hello = NULL;
 }
@@ -67,22 +69,49 @@ static enum tls_hello_result look_for_hello(struct downstream *d)
     return tls_hello_push(d->hello, in->data + in->start + seen, block_len(in) - seen);
 }
 
+static size_t line_limit(const struct downstream *d)
+{
+    return (size_t)d->c.w->snap->cfg->limits.header_bytes;
+}
+
+static size_t larger(size_t a, size_t b)
+{
+    return a > b ? a : b;
+}
+
+/* Does it look like HTTP?  The same lengths hold as for explicit requests. */
+static enum sniff look_for_http(struct downstream *d)
+{
+    const struct block *in = d->c.in;
+    size_t max = larger(line_limit(d), TUNNEL_SNIFF_MAX);
+    enum sniff http = tunnel_sniff(in->data + in->start, block_len(in), d->scanned, max);
+    if (http == SNIFF_MORE)
+        d->scanned = block_len(in);
+    return http;
+}
+
 /* True: decided. */
 static bool look(struct downstream *d, bool waited_long_enough)
 {
-    const uint8_t *data = block_bytes(d->c.in);
-    size_t len = block_len(d->c.in);
     enum tls_hello_result tls = look_for_hello(d);
-    enum sniff http = tls == TLS_HELLO_NO ? tunnel_sniff(data, len) : SNIFF_OPAQUE;
-    bool full = block_space(d->c.in) <= BLOCK_TAILROOM;
+    enum sniff http = tls == TLS_HELLO_NO ? look_for_http(d) : SNIFF_OPAQUE;
     if (http == SNIFF_HTTP) {
         decided(d);
         return true;
     }
-    bool more = tls == TLS_HELLO_MORE || (tls == TLS_HELLO_NO && http == SNIFF_MORE);
-    if (more && !full && !waited_long_enough)
+    bool more = tls == TLS_HELLO_MORE || http == SNIFF_MORE;
+    if (!more || waited_long_enough) {
+        go_opaque(d);
+        return true;
+    }
+    if (http == SNIFF_MORE)
+        downstream_await_head(d);
+    if (downstream_make_room(d, larger(line_limit(d), TLS_HELLO_MAX)))
         return false;
-    go_opaque(d);
+    if (http == SNIFF_MORE)
+        decided(d); /* a head there is no memory for gets its answer */
+    else
+        go_opaque(d);
     return true;
 }
 
@@ -94,7 +123,8 @@ void transparent_decide(struct downstream *d, bool waited_long_enough)
             return;
         switch (conn_read(&d->c, BLOCK_SIZE, &got)) {
         case IO_OK:
-            conn_set_deadline(&d->c, worker_now_ms(d->c.w) + TUNNEL_SNIFF_MS);
+            if (!d->head_timed)
+                conn_set_deadline(&d->c, worker_now_ms(d->c.w) + TUNNEL_SNIFF_MS);
             continue;
         case IO_AGAIN:
         case IO_STARVED:
@@ -104,9 +134,9 @@ void transparent_decide(struct downstream *d, bool waited_long_enough)
                 go_opaque(d); /* the server may speak first */
             return;
         case IO_EOF:
-            if (d->c.in && look(d, true)) /* all that it has to say is here */
-                return;
-            downstream_close(d);
+            /* All that it has to say is here; it may still want to hear. */
+            if (!d->c.in || !look(d, true))
+                go_opaque(d);
             return;
         case IO_ERROR:
             downstream_close(d);

@@ -8,11 +8,11 @@
 
 /* ---- What is inside (pure) ---- */
 
-enum sniff tunnel_sniff(const uint8_t *data, size_t len)
+enum sniff tunnel_sniff(const uint8_t *data, size_t len, size_t seen, size_t max)
 {
     static const char tails[2][10] = { " HTTP/1.0", " HTTP/1.1" };
-    size_t end = 0;
-    while (end < len && end < TUNNEL_SNIFF_MAX && data[end] != '\r' && data[end] != '\n') {
+    size_t end = seen;
+    while (end < len && end < max && data[end] != '\r' && data[end] != '\n') {
         /* A request line is printable, and begins with a method. */
         if (data[end] < 0x20 || data[end] == 0x7f || (end == 0 && data[end] == ' '))
             return SNIFF_OPAQUE;
@@ -22,13 +22,14 @@ enum sniff tunnel_sniff(const uint8_t *data, size_t len)
         return SNIFF_OPAQUE; /* HTTP/2 */
     const uint8_t *space = memchr(data, ' ', end);
     struct slice method = { (const char *)data, space ? (size_t)(space - data) : end };
-    if (end > 0 && !http1_is_token(method))
+    struct slice unseen = { method.p + seen, method.len > seen ? method.len - seen : 0 };
+    if (unseen.len > 0 && !http1_is_token(unseen))
         return SNIFF_OPAQUE;
     if (space && slice_eq(method, SLICE("CONNECT")))
         return SNIFF_OPAQUE; /* for the next proxy of a chain */
-    if (end == len && end < TUNNEL_SNIFF_MAX)
+    if (end == len && end < max)
         return SNIFF_MORE;
-    if (end == TUNNEL_SNIFF_MAX)
+    if (end == max)
         return SNIFF_OPAQUE; /* no line that long is a request's */
     for (size_t i = 0; i < ARRAY_LEN(tails); i++)
         if (end > 9 && memcmp(data + end - 9, tails[i], 9) == 0)
@@ -261,7 +262,8 @@ static bool sniff(struct exchange *ex)
     }
     for (;;) {
         if (client->in && block_len(client->in) > 0) {
-            switch (tunnel_sniff(block_bytes(client->in), block_len(client->in))) {
+            switch (
+                tunnel_sniff(block_bytes(client->in), block_len(client->in), 0, TUNNEL_SNIFF_MAX)) {
             case SNIFF_HTTP:
                 if (is_for_origin(client->in)) {
                     exchange_become_inner(ex);

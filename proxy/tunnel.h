@@ -49,8 +49,9 @@ int64_t tunnel_deadline(const struct exchange *ex); /* OFF: none */
 void tunnel_close_on_open(struct exchange *ex);     /* its breaker is open: counted, reset */
 void tunnel_free(struct exchange *ex);              /* gives pipes back; fine without a tunnel */
 
-/* Do the client's first bytes begin a plain HTTP/1 request? (pure) */
+/* Do the client's first bytes begin a plain HTTP/1 request, with a line of less than max bytes?
+ * The first seen bytes have been looked at before and said MORE; 0 is always right. (pure) */
 enum sniff { SNIFF_MORE, SNIFF_HTTP, SNIFF_OPAQUE };
-enum sniff tunnel_sniff(const uint8_t *data, size_t len);
+enum sniff tunnel_sniff(const uint8_t *data, size_t len, size_t seen, size_t max);
 
 #endif

@@ -4,9 +4,11 @@ The test process and all it starts live in a namespace of their own; the proxy i
 its clients by its group, as init-net does.  Where that is not permitted the tests say so.
 """
 
+import socket
 import ssl
 import statistics
 import subprocess
+import sys
 import time
 import unittest
 
@@ -16,6 +18,30 @@ from harness.tunnels import (Certificates, HttpsOrigin, Namespace, client_hello,
 V4, V6 = "192.0.2.10", "2001:db8::10"
 HTTP, TLS, OTHER, FREE = 80, 443, 2525, 8080  # FREE is not redirected
 ALERT = bytes.fromhex("15030300020228")
+
+# Fills the backlog of a listener; once told to, takes from it and echoes, each connection to its end.
+BUSY = r"""
+import socket, sys
+listener = socket.socket(fileno=int(sys.argv[3]))
+listener.listen(0)
+fill = [socket.socket() for _ in range(2)]
+for s in fill:
+    s.setblocking(False)
+    s.connect_ex((sys.argv[1], int(sys.argv[2])))
+print("busy", flush=True)
+sys.stdin.readline()
+for s in fill:
+    s.close()
+while True:
+    conn = listener.accept()[0]
+    got = b""
+    while data := conn.recv(65536):
+        conn.sendall(data)
+        got += data
+    conn.close()
+    if got:
+        break
+"""
 
 
 class TransparentTest(Case):
@@ -160,6 +186,31 @@ class TransparentTest(Case):
             time.sleep(0.01)  # longer than 200 ms together, never silent for as long
         self.assert_relayed(client.read_response(), 200, pattern(4))
 
+    def test_a_request_line_may_be_as_long_as_that_of_an_explicit_request(self):
+        origin = self.http_origin(host=V4, port=HTTP)
+        for state, status in (("closed", 200), ("open", 503)):
+            self.state("http", state)
+            for n in (8100, 8190, 9000, 16300, 16400, 40_000, 65_000):
+                for pieces in (1, 7):
+                    with self.subTest(state, n=n, pieces=pieces):
+                        head = f"GET /{'a' * n} HTTP/1.1\r\nHost: shop.test\r\n\r\n"
+                        client = self.reach(V4, HTTP)
+                        for i in range(pieces):
+                            client.send(head[i * len(head) // pieces:(i + 1) * len(head) // pieces])
+                            time.sleep(0.02 * (pieces > 1))
+                        self.assertEqual(client.read_response().status, status)
+        self.assertEqual(origin.hits, 14, "only what the closed breaker let through")
+
+    def test_a_request_line_that_comes_slowly_is_waited_for(self):
+        origin = self.http_origin(host=V4, port=HTTP)
+        self.state("http", "open")
+        client = self.reach(V4, HTTP)
+        for piece in ("G", "ET /a", " HTTP/1.1\r", "\nHost: shop.test\r\n\r\n"):
+            client.send(piece)
+            time.sleep(0.5)
+        self.assert_self_made(client.read_response(), 503, "destination_unavailable")
+        self.assertEqual(len(origin.connections), 0)
+
     # -- TLS -------------------------------------------------------------------------
 
     def test_tls_is_routed_by_its_server_name_and_never_altered(self):
@@ -289,6 +340,27 @@ class TransparentTest(Case):
         client.half_close()
         origin.wait_ended()
         self.assertEqual(origin.received(), b"GE")
+
+    def test_a_client_that_ends_without_a_word_may_still_hear_the_server(self):
+        self.origin(greeting(b"220 ready\r\n"), host=V4, port=OTHER)
+        client = self.reach(V4, OTHER)
+        client.half_close()
+        self.assertEqual(client.read_to_eof(), b"220 ready\r\n")
+
+    def test_an_end_of_the_client_while_it_is_being_connected_is_half_a_close(self):
+        listener = socket.create_server((V4, OTHER), backlog=1)
+        self.addCleanup(listener.close)
+        origin = subprocess.Popen([*Namespace.PREFIX, sys.executable, "-c", BUSY, V4, str(OTHER), str(listener.fileno())],
+                                  stdin=subprocess.PIPE, stdout=subprocess.PIPE, pass_fds=[listener.fileno()])
+        self.addCleanup(lambda: (origin.stdin.close(), origin.wait(), origin.stdout.close()))
+        self.assertEqual(origin.stdout.readline(), b"busy\n")
+        client = self.reach(V4, OTHER)
+        client.send(b"\x01ping")
+        client.half_close()
+        self.assertFalse(client.readable(2), "it is waited for longer than a second")
+        origin.stdin.write(b"go\n")
+        origin.stdin.flush()
+        self.assertEqual(client.read_to_eof(), b"\x01ping")
 
     def test_a_connect_to_another_proxy_passes_as_it_is(self):
         origin = self.origin(sink, host=V4, port=OTHER)

@@ -17,13 +17,18 @@ static const char *sniff_name(enum sniff s)
     return s == SNIFF_MORE ? "more" : s == SNIFF_HTTP ? "http" : "opaque";
 }
 
-static enum sniff sniff(struct slice s)
+static enum sniff sniff_on(struct slice s, size_t seen)
 {
     char *copy = copy_of(s);
-    enum sniff got = tunnel_sniff((const uint8_t *)copy, s.len);
+    enum sniff got = tunnel_sniff((const uint8_t *)copy, s.len, seen, TUNNEL_SNIFF_MAX);
 
     free(copy);
     return got;
+}
+
+static enum sniff sniff(struct slice s)
+{
+    return sniff_on(s, 0);
 }
 
 /* "after": how many bytes it takes to know; fewer say "more". */
@@ -75,16 +80,18 @@ static void the_decision_falls_at_the_first_byte_that_allows_it(void **state)
     for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
         for (size_t n = 0; n <= cases[i].text.len; n++) {
             enum sniff want = n < cases[i].after ? SNIFF_MORE : cases[i].want;
-            enum sniff got = sniff((struct slice){ cases[i].text.p, n });
-            if (got != want)
-                fail_msg("the first %zu bytes of \"%s\": got %s, want %s", n, show(cases[i].text),
-                         sniff_name(got), sniff_name(want));
+            for (size_t seen = 0; seen == 0 || (seen <= n && seen < cases[i].after); seen++) {
+                enum sniff got = sniff_on((struct slice){ cases[i].text.p, n }, seen);
+                if (got != want)
+                    fail_msg("the first %zu bytes of \"%s\", %zu seen: got %s, want %s", n,
+                             show(cases[i].text), seen, sniff_name(got), sniff_name(want));
+            }
         }
     }
 }
 
 /* A request line of len bytes, and behind it what is given. */
-static enum sniff sniff_line(size_t len, const char *behind)
+static enum sniff sniff_line(size_t len, const char *behind, size_t max)
 {
     char *text = xmalloc(len + strlen(behind) + 1);
 
@@ -92,7 +99,7 @@ static enum sniff sniff_line(size_t len, const char *behind)
     memcpy(text, "GET /", 5);
     memcpy(text + len - 9, " HTTP/1.1", 9);
     strcpy(text + len, behind);
-    enum sniff got = sniff((struct slice){ text, len + strlen(behind) });
+    enum sniff got = tunnel_sniff((const uint8_t *)text, len + strlen(behind), 0, max);
     free(text);
     return got;
 }
@@ -116,11 +123,16 @@ static void a_first_line_that_is_too_long_is_opaque(void **state)
         { 3 * TUNNEL_SNIFF_MAX, "\r\n", SNIFF_OPAQUE },
     };
 
-    for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
-        enum sniff got = sniff_line(cases[i].len, cases[i].behind);
-        if (got != cases[i].want)
-            fail_msg("%zu bytes, then \"%s\": got %s, want %s", cases[i].len,
-                     show(slice_of(cases[i].behind)), sniff_name(got), sniff_name(cases[i].want));
+    /* Of the lengths that count only the difference to the limit matters. */
+    for (size_t max = TUNNEL_SNIFF_MAX; max <= 65536; max *= 2) {
+        for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
+            size_t len = cases[i].len + max - TUNNEL_SNIFF_MAX;
+            enum sniff got = sniff_line(len, cases[i].behind, max);
+            if (got != cases[i].want)
+                fail_msg("%zu bytes of %zu, then \"%s\": got %s, want %s", len, max,
+                         show(slice_of(cases[i].behind)), sniff_name(got),
+                         sniff_name(cases[i].want));
+        }
     }
 }
 
