@@ -155,12 +155,25 @@ struct slice tls_hello_name(const struct tls_hello *h)
     return (struct slice){ h->name, h->result == TLS_HELLO_DONE ? h->name_len : 0 };
 }
 
-enum tls_alert tls_alert_parse(const uint8_t *data, size_t len)
+static enum tls_alert push_alert(struct tls_answer *a, uint8_t byte)
 {
-    /* Type, version 3 and any, length, level: fatal. */
-    static const uint8_t want[TLS_ALERT_BYTES] = { 0x15, 3, 0, 0, 2, 2 };
-    for (size_t i = 0; i < len && i < TLS_ALERT_BYTES; i++)
-        if (i != 2 && data[i] != want[i])
-            return TLS_ALERT_NO;
-    return len < TLS_ALERT_BYTES ? TLS_ALERT_MORE : TLS_ALERT_FATAL;
+    /* Type, version 3 and any, length; then level and description. */
+    enum { VERSION_MINOR = 2, LEVEL = 5, WARNING = 1, FATAL = 2, CLOSE_NOTIFY = 0 };
+    static const uint8_t head[RECORD_HEAD] = { 0x15, 3, 0, 0, 2 };
+    unsigned at = a->at++;
+    if (at < RECORD_HEAD)
+        return at == VERSION_MINOR || byte == head[at] ? TLS_ALERT_MORE : TLS_ALERT_NO;
+    if (at == LEVEL)
+        return byte == FATAL ? TLS_ALERT_FAILED : byte == WARNING ? TLS_ALERT_MORE : TLS_ALERT_NO;
+    a->at = 0;
+    a->warnings++;
+    return byte == CLOSE_NOTIFY || a->warnings > TLS_WARNINGS_MAX ? TLS_ALERT_FAILED
+                                                                  : TLS_ALERT_MORE;
+}
+
+enum tls_alert tls_alert_push(struct tls_answer *a, const uint8_t *data, size_t len)
+{
+    for (size_t i = 0; i < len && a->result == TLS_ALERT_MORE; i++)
+        a->result = (uint8_t)push_alert(a, data[i]);
+    return (enum tls_alert)a->result;
 }

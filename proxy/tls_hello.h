@@ -1,5 +1,5 @@
 /*
- * tls_hello.h - a TLS ClientHello, and an alert that answers it (pure; looked at, never
+ * tls_hello.h - a TLS ClientHello, and the alerts that answer it (pure; looked at, never
  * altered).
  *
  * Takes the first bytes of a connection in pieces of any size and keeps none of them but
@@ -45,10 +45,26 @@ static inline bool tls_hello_begun(const struct tls_hello *h)
     return h->seen > 0 && h->result != TLS_HELLO_NO;
 }
 
-/* Do a server's first bytes begin a fatal alert in place of a ServerHello (RFC 8446 6)?
- * TLS_ALERT_BYTES are enough to tell. */
-#define TLS_ALERT_BYTES 6
-enum tls_alert { TLS_ALERT_MORE, TLS_ALERT_FATAL, TLS_ALERT_NO };
-enum tls_alert tls_alert_parse(const uint8_t *data, size_t len);
+/* Does a server refuse the handshake where its ServerHello should be (RFC 8446 6)?  Keeps no
+ * bytes; all zero at the start. */
+struct tls_answer {
+    uint8_t at; /* bytes of the present record */
+    uint8_t warnings;
+    uint8_t result; /* enum tls_alert */
+};
+
+/* The next bytes.  FAILED: a fatal alert, an end of the conversation, or more warnings than a
+ * client bears.  NO: something else, a handshake for one.  MORE: all bytes were warnings', or
+ * those of an alert yet to be completed; what may follow them is open.  After FAILED or NO
+ * further bytes change nothing. */
+#define TLS_WARNINGS_MAX 4
+enum tls_alert { TLS_ALERT_MORE, TLS_ALERT_FAILED, TLS_ALERT_NO };
+enum tls_alert tls_alert_push(struct tls_answer *a, const uint8_t *data, size_t len);
+
+/* Bytes have come, and it is still open what they mean. */
+static inline bool tls_alert_begun(const struct tls_answer *a)
+{
+    return (a->at > 0 || a->warnings > 0) && a->result == TLS_ALERT_MORE;
+}
 
 #endif

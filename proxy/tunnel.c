@@ -39,13 +39,27 @@ enum sniff tunnel_sniff(const uint8_t *data, size_t len, size_t seen, size_t max
 
 /* ---- Judging ---- */
 
-/* Part of an alert in place of a ServerHello, and no more of it will come: without the whole
- * of it nothing says that the handshake might go on. */
+static bool waits_for_alert(const struct tunnel *t)
+{
+    return t->look && t->down.looking && tls_alert_begun(&t->look->answer);
+}
+
+/* An alert or a part of it in place of a ServerHello, and no more will come: without the rest
+ * nothing says that the handshake might have gone on. */
 static void judge_half_alert(struct exchange *ex)
 {
-    const struct tunnel_look *look = ex->tunnel->look;
-    if (look && look->answer_len > 0)
+    if (waits_for_alert(ex->tunnel))
         judge_failed(ex, OUTCOME_TLS);
+}
+
+/* The rest of an alert is overdue.  A whole warning refuses nothing: what it warns of may take
+ * its time. */
+static void judge_late_alert(struct exchange *ex)
+{
+    if (ex->tunnel->look->answer.at > 0)
+        judge_failed(ex, OUTCOME_TLS);
+    else
+        judge_end(ex);
 }
 
 static void judge_client_gone(struct exchange *ex, int64_t at_ms)
@@ -133,16 +147,12 @@ static void note_upstream_bytes(struct exchange *ex, const uint8_t *data, size_t
         note_first_upstream_byte(ex);
     look->noted_down += len;
     if (!ex->attempt.fixed && tls_hello_begun(&look->hello)) {
-        size_t n = TLS_ALERT_BYTES - look->answer_len;
-        memcpy(look->answer + look->answer_len, data, len < n ? len : n);
-        look->answer_len += (uint8_t)(len < n ? len : n);
-        alert = tls_alert_parse(look->answer, look->answer_len);
+        alert = tls_alert_push(&look->answer, data, len);
         if (alert == TLS_ALERT_MORE)
             return;
     }
     t->down.looking = false;
-    look->answer_len = 0;
-    if (alert == TLS_ALERT_FATAL)
+    if (alert == TLS_ALERT_FAILED)
         judge_failed(ex, OUTCOME_TLS);
     else
         judge_end(ex);
@@ -340,11 +350,6 @@ void tunnel_run(struct exchange *ex)
         exchange_rearm(ex);
 }
 
-static bool waits_for_alert(const struct tunnel *t)
-{
-    return t->down.looking && t->look->answer_len > 0;
-}
-
 int64_t tunnel_deadline(const struct exchange *ex)
 {
     const struct tunnel *t = ex->tunnel;
@@ -370,7 +375,7 @@ void tunnel_on_deadline(struct exchange *ex)
         return;
     }
     if (waits_for_alert(ex->tunnel) && now_ms >= ex->first_byte_us / 1000 + TUNNEL_ALERT_MS) {
-        judge_half_alert(ex);
+        judge_late_alert(ex);
         ex->tunnel->down.looking = false;
         look_end(ex->tunnel);
     }

@@ -4,7 +4,7 @@
  * Each direction ends on its own (half-close); a reset ends both.  An opaque tunnel is one
  * attempt, judged at the first upstream byte or at the failure before it.  The first bytes
  * of a CONNECT are looked at as they pass, and never held back for it: the client's for a
- * TLS server name, the upstream's for a TLS alert in place of an answer.
+ * TLS server name, the upstream's for TLS alerts in place of an answer.
  */
 #ifndef PROXY_TUNNEL_H
 #define PROXY_TUNNEL_H
@@ -20,13 +20,12 @@ struct tunnel_route;
 
 #define TUNNEL_SNIFF_MS  200
 #define TUNNEL_SNIFF_MAX 8192
-#define TUNNEL_ALERT_MS  1000 /* for the rest of an alert */
+#define TUNNEL_ALERT_MS  1000 /* for the rest of an alert, and for what follows a warning */
 
 /* What the first bytes said so far. */
 struct tunnel_look {
     struct tls_hello hello; /* the client's */
-    uint8_t answer[TLS_ALERT_BYTES];
-    uint8_t answer_len;
+    struct tls_answer answer;
     size_t noted_up, noted_down; /* bytes that have been looked at */
 };
 

@@ -16,6 +16,8 @@ from harness import (Case, Ended, SharedCase, clean_environment, free_port, has_
 from harness.tunnels import Certificates, Flood, HttpsOrigin, client_hello, connect, echo, greeting, sink, tunnel
 
 ALERT_HANDSHAKE_FAILURE = bytes.fromhex("15030300020228")
+WARNING = bytes.fromhex("15030300020170")  # unrecognized_name
+CLOSE_NOTIFY = bytes.fromhex("15030300020100")
 
 
 class TunnelTest(SharedCase):
@@ -581,7 +583,7 @@ class JudgeTest(SharedCase):
                 judged()
 
     def test_what_begins_like_an_alert_and_goes_on_otherwise_is_a_success(self):
-        for parts in ((b"\x15", b"EHLO"), (b"\x15\x03", b"\x03\x00\x13\x02\x28"), (b"\x15\x03\x03\x00\x02", b"\x01\x00")):
+        for parts in ((b"\x15", b"EHLO"), (b"\x15\x03", b"\x03\x00\x13\x02\x28"), (b"\x15\x03\x03\x00\x02", b"\x03\x00")):
             with self.subTest(parts):
                 judged = self.judged("success")
                 origin, taken = self.alerting(*parts)
@@ -649,15 +651,36 @@ class JudgeTest(SharedCase):
         self.open(origin, "no-alert.test").read_exactly(7)
         judged()
 
-    def test_a_warning_alert_and_a_server_hello_are_no_failure(self):
-        for first in (bytes.fromhex("15030300020170"), bytes.fromhex("160303007a020000")):
-            with self.subTest(first.hex()):
-                judged = self.judged("success")
-                origin = self.origin(lambda conn, first=first: (conn.read_some(), conn.send(first), conn.wait_for_end()))
-                client = self.open(origin, "hello.test")
-                client.send(client_hello())
-                client.read_exactly(len(first))
+    def test_a_warning_alert_is_judged_by_what_follows_it(self):
+        hello = bytes.fromhex("160303007a020000")
+        cases = [
+            ("hello", [hello], sink, "success"),
+            ("hello-end", [hello], None, "success"),
+            ("warning-hello", [WARNING + hello], sink, "success"),
+            ("warning-pause-hello", [WARNING, hello], sink, "success"),
+            ("warning-silence", [WARNING], sink, "success"),
+            ("warning-end", [WARNING], None, "tls"),
+            ("warning-reset", [WARNING], lambda conn: conn.reset(), "tls"),
+            ("warning-fatal", [WARNING + ALERT_HANDSHAKE_FAILURE], sink, "tls"),
+            ("warning-pause-fatal", [WARNING, ALERT_HANDSHAKE_FAILURE], sink, "tls"),
+            ("warning-part-end", [WARNING + WARNING[:3]], None, "tls"),
+            ("close-notify-end", [CLOSE_NOTIFY], None, "tls"),
+            ("close-notify", [CLOSE_NOTIFY], sink, "tls"),
+        ]
+        for name, parts, end, outcome in cases:
+            with self.subTest(name):
+                judged = self.judged(outcome)
+                origin, taken = self.alerting(*parts, end=end or (lambda conn: None))
+                client = self.open(origin, f"{name}.test").send(client_hello())
+                self.hear(client, taken, *parts)
                 judged()
+                self.sample(origin, f"{name}.test", outcome, outcome == "success")
+        judged = self.judged("tls")
+        origin, _ = self.alerting(WARNING)
+        client = self.open(origin, "warned-and-left.test").send(client_hello())
+        client.read_exactly(len(WARNING))
+        client.reset()
+        judged()
 
     def test_silence_after_the_clients_bytes_is_no_response_and_cuts_nothing(self):
         go = threading.Event()

@@ -409,7 +409,12 @@ static void the_name_is_not_judged_here(void **state)
     }
 }
 
-static void a_fatal_alert_is_known_by_its_first_six_bytes(void **state)
+#define WARNING      "\x15\x03\x03\x00\x02\x01\x70"
+#define FATAL        "\x15\x03\x03\x00\x02\x02\x28"
+#define CLOSE_NOTIFY "\x15\x03\x03\x00\x02\x01\x00"
+#define SERVER_HELLO "\x16\x03\x03\x00\x02\x02\x28"
+
+static void a_refused_handshake_is_known_at_the_first_byte_that_tells(void **state)
 {
     (void)state;
     static const struct {
@@ -418,20 +423,35 @@ static void a_fatal_alert_is_known_by_its_first_six_bytes(void **state)
         enum tls_alert want;
         size_t from; /* the first so many bytes leave it open */
     } cases[] = {
-        { "handshake_failure", SLICE("\x15\x03\x03\x00\x02\x02\x28"), TLS_ALERT_FATAL, 6 },
-        { "TLS 1.0", SLICE("\x15\x03\x01\x00\x02\x02\x46"), TLS_ALERT_FATAL, 6 },
-        { "a warning", SLICE("\x15\x03\x03\x00\x02\x01\x00"), TLS_ALERT_NO, 6 },
+        { "handshake_failure", SLICE(FATAL), TLS_ALERT_FAILED, 6 },
+        { "TLS 1.0", SLICE("\x15\x03\x01\x00\x02\x02\x46"), TLS_ALERT_FAILED, 6 },
+        { "a warning", SLICE(WARNING), TLS_ALERT_MORE, 8 },
+        { "close_notify", SLICE(CLOSE_NOTIFY), TLS_ALERT_FAILED, 7 },
+        { "a warning, then fatal", SLICE(WARNING FATAL), TLS_ALERT_FAILED, 13 },
+        { "a warning, then close_notify", SLICE(WARNING CLOSE_NOTIFY), TLS_ALERT_FAILED, 14 },
+        { "a warning, then a ServerHello", SLICE(WARNING SERVER_HELLO), TLS_ALERT_NO, 8 },
+        { "four, then a ServerHello", SLICE(WARNING WARNING WARNING WARNING SERVER_HELLO),
+          TLS_ALERT_NO, 29 },
+        { "five", SLICE(WARNING WARNING WARNING WARNING WARNING), TLS_ALERT_FAILED, 35 },
+        { "a ServerHello, then fatal", SLICE(SERVER_HELLO FATAL), TLS_ALERT_NO, 1 },
+        { "of no level", SLICE("\x15\x03\x03\x00\x02\x03\x28"), TLS_ALERT_NO, 6 },
         { "encrypted", SLICE("\x15\x03\x03\x00\x13\x02\x28"), TLS_ALERT_NO, 5 },
         { "a long one", SLICE("\x15\x03\x03\x01\x02\x02\x28"), TLS_ALERT_NO, 4 },
         { "version 2", SLICE("\x15\x02\x03\x00\x02\x02\x28"), TLS_ALERT_NO, 2 },
-        { "a ServerHello", SLICE("\x16\x03\x03\x00\x02\x02\x28"), TLS_ALERT_NO, 1 },
     };
 
     for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
+        struct tls_answer bytewise = { .at = 0 };
         for (size_t len = 0; len <= cases[i].data.len; len++) {
+            const uint8_t *data = (const uint8_t *)cases[i].data.p;
+            struct tls_answer whole = { .at = 0 };
             enum tls_alert want = len < cases[i].from ? TLS_ALERT_MORE : cases[i].want;
-            if (tls_alert_parse((const uint8_t *)cases[i].data.p, len) != want)
+            if (tls_alert_push(&whole, data, len) != want)
                 fail_msg("%s, %zu bytes", cases[i].what, len);
+            if (len > 0 && tls_alert_push(&bytewise, data + len - 1, 1) != want)
+                fail_msg("%s, %zu bytes one by one", cases[i].what, len);
+            if (tls_alert_begun(&whole) != (len > 0 && want == TLS_ALERT_MORE))
+                fail_msg("%s, %zu bytes: begun", cases[i].what, len);
         }
     }
 }
@@ -450,7 +470,7 @@ int main(void)
         cmocka_unit_test(names_of_other_types_are_passed_over),
         cmocka_unit_test(no_byte_changed_to_anything_leads_outside),
         cmocka_unit_test(the_name_is_not_judged_here),
-        cmocka_unit_test(a_fatal_alert_is_known_by_its_first_six_bytes),
+        cmocka_unit_test(a_refused_handshake_is_known_at_the_first_byte_that_tells),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
