@@ -132,7 +132,8 @@ static const struct config_option global_rows[] = {
       .help = "A tunnel without a byte in either direction is closed." },
     { "timeouts.keepalive", TYPE_DURATION, OPTION_OFF, SECOND, 9 * HOUR, .def = "60s",
       .offset = GLOBAL(timeouts.keepalive_ms),
-      .help = "TCP keepalive interval of idle connections." },
+      .help = "TCP keepalive interval of idle connections, clients' and upstreams'; "
+              "those that stand keep theirs." },
 
     { "limits.connections", TYPE_INT, 0, 1, MILLION, .def = "4096",
       .offset = GLOBAL(limits.connections), .help = "Client connections at one time." },

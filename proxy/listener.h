@@ -35,6 +35,8 @@ bool listener_lacks_ipv6(const struct listen_addr *addr);
 
 /* Takes over fd. */
 void listener_attach(struct listener *l, struct worker *w, int fd, bool transparent);
+/* The worker has adopted another snapshot. */
+void listener_reconfigure(struct listener *l);
 void listener_detach(struct listener *l); /* closes it */
 
 /* A client connection has closed: gives its places back. */

@@ -67,6 +67,8 @@ static void adopt_snapshot(struct worker *w)
     w->snap = newest;
     if (w->dns)
         dns_reconfigure(w->dns);
+    for (unsigned i = 0; i < w->listener_count; i++)
+        listener_reconfigure(&w->listeners[i]);
     atomic_store(&w->adopted_generation, newest->generation);
     tunnels_look(w); /* it may say otherwise about those that stand */
 }

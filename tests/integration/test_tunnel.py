@@ -20,6 +20,15 @@ WARNING = bytes.fromhex("15030300020170")  # unrecognized_name
 CLOSE_NOTIFY = bytes.fromhex("15030300020100")
 
 
+def keepalive_seconds(client):
+    """How soon the proxy's end of this connection asks whether the client is there; None: it does not."""
+    near, far = (f":{port:04X}" for port in (client.sock.getpeername()[1], client.sock.getsockname()[1]))
+    with open("/proc/net/tcp", encoding="ascii") as f:
+        timer, ticks = next(fields[5].split(":") for fields in map(str.split, f)
+                            if fields[1].endswith(near) and fields[2].endswith(far))
+    return int(ticks, 16) / os.sysconf("SC_CLK_TCK") if timer == "02" else None
+
+
 class TunnelTest(SharedCase):
     workers = 2
 
@@ -968,6 +977,18 @@ class StandingTunnelTest(Case):
         self.cp.set("b", "open")
         client.expect_eof()
         self.reload()  # the books are kept by the routes of the file
+
+    def test_a_client_that_is_silent_is_asked_for_by_tcp_keepalive(self):
+        self.start({"b": "closed"})
+        for interval, seconds in ((None, 60), ("7s", 7), ("off", None)):
+            with self.subTest(interval):
+                if interval:
+                    self.px.write_config({**self.px.config, "timeouts": {"keepalive": interval}})
+                    self.px.reload()
+                client = self.open()
+                wait_until(lambda c=client: keepalive_seconds(c) is None if seconds is None
+                           else seconds - 3 < (keepalive_seconds(c) or 0) <= seconds, 5,
+                           lambda c=client: f"{seconds} s to the next probe: {keepalive_seconds(c)}")
 
     def test_a_list_of_breakers_that_comes_later_or_changes_holds_for_standing_tunnels(self):
         self.cp = self.control({"b": "open", "x": "closed"})
