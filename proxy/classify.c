@@ -41,6 +41,13 @@ static void fix_success(struct attempt *a, int64_t took_us)
         fix(a, OUTCOME_SUCCESS, true, false);
 }
 
+/* What is still to come of the response is not counted in its bytes. */
+static void note_early(struct attempt *a, bool too_late)
+{
+    if (a->fixed && !too_late)
+        a->early = true;
+}
+
 void attempt_failed(struct attempt *a, enum outcome outcome)
 {
     fix(a, outcome, !(a->route->failure.on & BIT(outcome)), false);
@@ -63,6 +70,7 @@ void attempt_response_byte(struct attempt *a)
 
 void attempt_head(struct attempt *a, const struct attempt_head *h, int64_t now_ms)
 {
+    bool was_fixed = a->fixed;
     a->status = h->status;
     a->head_ms = now_ms;
     a->event_stream = h->event_stream;
@@ -75,11 +83,14 @@ void attempt_head(struct attempt *a, const struct attempt_head *h, int64_t now_m
         fix_by_rule(a, OUTCOME_HEADER, h->rule);
     else if (h->status == 101 || (h->event_stream && !h->inspected))
         fix_success(a, h->took_us);
+    note_early(a, was_fixed || h->whole);
 }
 
-void attempt_body(struct attempt *a, unsigned rule)
+void attempt_body(struct attempt *a, unsigned rule, bool at_end)
 {
+    bool was_fixed = a->fixed;
     fix_by_rule(a, OUTCOME_BODY, rule);
+    note_early(a, was_fixed || at_end);
 }
 
 void attempt_end(struct attempt *a, int64_t took_us)
@@ -121,8 +132,10 @@ void attempt_tick(struct attempt *a, int64_t now_ms, int64_t took_us)
     int64_t at = attempt_deadline(a);
     if (at == OFF || now_ms < at)
         return;
-    if (a->head_ms >= 0)
+    if (a->head_ms >= 0) {
         fix_success(a, took_us);
-    else
+        note_early(a, false);
+    } else {
         fix(a, OUTCOME_NO_RESPONSE, false, false);
+    }
 }

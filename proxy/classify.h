@@ -24,6 +24,7 @@ struct attempt {
     enum outcome outcome;
     bool event_stream; /* known since its head, and looked into */
     uint8_t rule;      /* what decided, for rule_name() */
+    bool early;        /* fixed while the response was still coming */
     unsigned status;   /* 0: no final response head */
     int64_t clock_ms;  /* no_response_after counts from here; -1: not running */
     int64_t wait_ms;   /* client_abort_after counts from here; -1: the upstream owes nothing */
@@ -45,10 +46,12 @@ struct attempt_head {
     unsigned rule; /* of failure.headers; RULE_NONE: no match */
     bool event_stream;
     bool inspected; /* its body is going to be looked at */
+    bool whole;     /* no body follows */
     int64_t took_us;
 };
 void attempt_head(struct attempt *a, const struct attempt_head *h, int64_t now_ms);
-void attempt_body(struct attempt *a, unsigned rule); /* a rule of failure.body matches */
+/* A rule of failure.body matches; at the response's end, or while it is still coming. */
+void attempt_body(struct attempt *a, unsigned rule, bool at_end);
 /* The whole response was read; took_us is its latency. */
 void attempt_end(struct attempt *a, int64_t took_us);
 /* The client left; for a FIN, now_ms is when it came. */

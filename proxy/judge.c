@@ -26,6 +26,13 @@ static int64_t latency_us(const struct exchange *ex)
     return elapsed_us(ex, ex->last_upstream_us ? ex->last_upstream_us : worker_now_us(ex->w));
 }
 
+/* Judged before the end of the response: how much of it will have come nobody knows yet.  A
+ * tunnel with its first byte goes on in any case. */
+static bool is_still_coming(const struct exchange *ex)
+{
+    return ex->opaque ? ex->first_byte_us != 0 : ex->attempt.early;
+}
+
 static double metric_value(const struct exchange *ex, size_t i)
 {
     const struct metric *m = &ex->route->cfg->metrics[i];
@@ -39,7 +46,7 @@ static double metric_value(const struct exchange *ex, size_t i)
     case METRIC_REQUEST_BYTES:
         return (double)ex->request_bytes;
     case METRIC_RESPONSE_BYTES:
-        return (double)ex->response_bytes;
+        return is_still_coming(ex) ? NAN : (double)ex->response_bytes;
     case METRIC_CONSTANT:
         return m->constant;
     case METRIC_JSON:
@@ -151,7 +158,9 @@ void judge_failed(struct exchange *ex, enum outcome outcome)
 
 void judge_begin(struct exchange *ex)
 {
-    attempt_start(&ex->attempt, ex->route->cfg, ex->gate.half_open, worker_now_ms(ex->w));
+    /* What only shadow mode lets through is no probe. */
+    attempt_start(&ex->attempt, ex->route->cfg, ex->gate.half_open && !ex->shadow,
+                  worker_now_ms(ex->w));
     ex->attempt_begun = true;
     COUNT(ex->w->c.attempts_started_total);
     COUNT(ex->w->c.attempts_in_flight);
@@ -166,6 +175,14 @@ static bool is_event_stream(const struct http1_head *h)
     return f && f->value.len >= want.len &&
            slice_eq_nocase((struct slice){ f->value.p, want.len }, want) &&
            (f->value.len == want.len || f->value.p[want.len] == ';' || f->value.p[want.len] == ' ');
+}
+
+/* 101: bytes of another protocol follow. */
+static bool has_no_body(const struct http1_head *h)
+{
+    bool none =
+        h->framing == FRAMING_NONE || (h->framing == FRAMING_LENGTH && h->content_length == 0);
+    return none && h->status != 101;
 }
 
 /* Only if the body can still change something. */
@@ -184,6 +201,7 @@ void judge_head(struct exchange *ex, const struct http1_head *h)
     const struct inspect_plan *plan = ex->ungated ? NULL : ex->route->plan;
     struct attempt_head head = { .status = h->status,
                                  .event_stream = is_event_stream(h),
+                                 .whole = has_no_body(h),
                                  .took_us = latency_us(ex) };
     ex->event_stream = head.event_stream;
     if (ex->attempt.fixed)
@@ -210,19 +228,24 @@ void judge_observe(void *arg, const uint8_t *bytes, size_t len)
     inspector_feed(ex->inspector, bytes, len);
 }
 
-void judge_body(struct exchange *ex)
+static void judge_rule(struct exchange *ex, bool at_end)
 {
     if (!ex->inspector || inspector_rule(ex->inspector) == RULE_NONE)
         return;
-    attempt_body(&ex->attempt, inspector_rule(ex->inspector));
+    attempt_body(&ex->attempt, inspector_rule(ex->inspector), at_end);
     judge_record(ex);
+}
+
+void judge_body(struct exchange *ex)
+{
+    judge_rule(ex, false);
 }
 
 void judge_end(struct exchange *ex)
 {
     if (ex->inspector)
         inspector_end(ex->inspector);
-    judge_body(ex);
+    judge_rule(ex, true);
     attempt_end(&ex->attempt, latency_us(ex));
     judge_record(ex);
 }

@@ -5,7 +5,8 @@ import json
 import threading
 import zlib
 
-from harness import SharedCase, chunk, request, wait_until
+from harness import SharedCase, chunk, free_port, request, wait_until
+from harness.tunnels import tunnel
 
 TAGS = {"outcome": "{outcome}", "rule": "{rule}", "status": "{status}"}
 SSE_HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
@@ -301,6 +302,36 @@ class MetricsOfTheResponseTest(Inspected):
         origin = self.origin(script)
         got = self.llm(lambda: self.get(self.url("llm", origin)), left=3)
         self.assertFalse(got["latency"]["ok"])
+
+    def test_the_size_of_a_response_is_absent_where_it_is_judged_before_its_end(self):
+        def answer(status, body):
+            return self.origin(lambda c: (c.read_request(), c.respond(status, body), c.wait_for_end()))
+
+        cut = self.origin(lambda c: (c.read_request(), c.send("HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nabcd"), c.close()))
+        cases = [("a whole answer", answer(200, b"x" * 50), 50), ("a failing status", answer(500, b"x" * 50), None),
+                 ("a failing status without a body", answer(500, b""), 0)]
+        for name, origin, want in cases:
+            with self.subTest(name):
+                skipped = self.delta("samples_skipped_total")
+                got = self.samples_of(lambda o=origin: self.get(self.url("every", o)), 6 if want is not None else 5)
+                self.assertEqual(got["down"]["value"] if "down" in got else None, want)
+                self.assertEqual(skipped(), 0 if want is not None else 1)
+        with self.subTest("a cut answer"):
+            client = self.client()
+            got = self.samples_of(lambda: client.send(request("GET", self.url("every", cut))).read_until(b"abcd"), 6)
+            self.assertEqual(got["down"]["value"], 4)
+        with self.subTest("no answer"):
+            got = self.samples_of(lambda: self.get(f"http://every.test:{free_port()}/"), 4)
+            self.assertEqual(got["down"]["value"], 0)
+        with self.subTest("an event stream"):
+            origin = self.stream(b"data: 1\n\n")
+            self.assertNotIn("down", self.samples_of(lambda: self.fetch("every", origin), 5))
+        with self.subTest("a tunnel"):
+            origin = self.origin(lambda c: (c.read_exactly(1), c.send(b"xyz"), c.wait_for_end()))
+            client = self.client()
+            got = self.samples_of(lambda: tunnel(client, f"every.test:{origin.port}").send(b"\x01").read_exactly(3), 5)
+            self.assertNotIn("down", got)
+            client.close()
 
     def test_the_other_measures(self):
         origin = self.http_origin()

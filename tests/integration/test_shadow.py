@@ -2,7 +2,7 @@
 
 import threading
 
-from harness import ROUTE_ALL, Case, free_port, merge, request, wait_until
+from harness import ROUTE_ALL, Case, free_port, merge, request, stays, wait_until
 from harness.tunnels import tunnel
 
 
@@ -98,6 +98,20 @@ class ShadowTest(Case):
         for client in clients:
             self.assert_relayed(client.read_response(), 200, b"ok")
         proxy.wait_metric(lambda v: v == 2, "shadow_refusals_total", result="wrong")
+
+    def test_what_only_shadow_mode_lets_through_is_not_judged_as_a_probe(self):
+        go = threading.Event()
+        origin = self.origin(lambda c: (c.read_request(), c.wait(go), c.respond(200, b"ok")))
+        bounds = {"no_response_after": "100ms", "eligible": {"methods": ["HEAD"]}}
+        proxy = self.shadow(merge(ROUTE_ALL, {"half_open": bounds}), breakers={"b": ("half_open", 1.0)})
+        probe = self.client(proxy).send(request("HEAD", origin.url + "/"))
+        proxy.wait_metric(lambda v: v == 1, "attempts_total", outcome="no_response")
+        other = self.client(proxy).send(request("GET", origin.url + "/"))
+        origin.wait_requests(2)
+        stays(lambda: proxy.metric("attempts_total", outcome="no_response") == 1, 0.5, "the probe alone is judged")
+        go.set()
+        self.assert_relayed(probe.read_response("HEAD"), 200)
+        self.assert_relayed(other.read_response(), 200, b"ok")
 
     def test_tunnels_stay_whatever_tunnels_on_open_says(self):
         origin = self.origin(lambda c: (c.read_exactly(1), c.send("x"), c.read_exactly(1), c.send("y"), c.wait_for_end()))

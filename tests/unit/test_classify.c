@@ -45,7 +45,9 @@ enum what {
     STEP_STREAM_HEAD,
     STEP_RULE_HEAD,    /* the second of failure.headers matches */
     STEP_WATCHED_HEAD, /* an event stream that is looked into */
-    STEP_BODY,         /* that rule of failure.body matches */
+    STEP_WHOLE_HEAD,
+    STEP_BODY,
+    STEP_LAST_BODY, /* that rule of failure.body matches */
     STEP_DONE,
     STEP_GONE,
     STEP_TICK,
@@ -93,6 +95,14 @@ struct step {
     {                                                                                              \
         STEP_WATCHED_HEAD, at, status                                                              \
     }
+#define WHOLE_HEAD(at, status)                                                                     \
+    {                                                                                              \
+        STEP_WHOLE_HEAD, at, status                                                                \
+    }
+#define LAST_BODY(rule)                                                                            \
+    {                                                                                              \
+        STEP_LAST_BODY, 0, rule                                                                    \
+    }
 #define BODY(rule)                                                                                 \
     {                                                                                              \
         STEP_BODY, 0, rule                                                                         \
@@ -133,17 +143,21 @@ static void play(struct attempt *a, const struct step *s)
         case STEP_STREAM_HEAD:
         case STEP_RULE_HEAD:
         case STEP_WATCHED_HEAD:
-            attempt_head(a,
-                         &(struct attempt_head){
-                             .status = s->arg,
-                             .rule = s->what == STEP_RULE_HEAD ? RULE_HEADERS + 1 : RULE_NONE,
-                             .event_stream = s->what != STEP_HEAD && s->what != STEP_RULE_HEAD,
-                             .inspected = s->what == STEP_WATCHED_HEAD,
-                             .took_us = s->at * 1000 },
-                         START + s->at);
+        case STEP_WHOLE_HEAD:
+            attempt_head(
+                a,
+                &(struct attempt_head){
+                    .status = s->arg,
+                    .rule = s->what == STEP_RULE_HEAD ? RULE_HEADERS + 1 : RULE_NONE,
+                    .event_stream = s->what == STEP_STREAM_HEAD || s->what == STEP_WATCHED_HEAD,
+                    .inspected = s->what == STEP_WATCHED_HEAD,
+                    .whole = s->what == STEP_WHOLE_HEAD,
+                    .took_us = s->at * 1000 },
+                START + s->at);
             break;
         case STEP_BODY:
-            attempt_body(a, RULE_BODY + s->arg);
+        case STEP_LAST_BODY:
+            attempt_body(a, RULE_BODY + s->arg, s->what == STEP_LAST_BODY);
             break;
         case STEP_DONE:
             attempt_end(a, s->at * 1000);
@@ -517,16 +531,6 @@ static void clocks_work_at_the_zero_of_time(void **state)
     assert_int_equal(attempt_deadline(&a), JUDGE_AFTER_HEAD_MS);
 }
 
-static void only_local_stale_and_neutral_are_always_neutral(void **state)
-{
-    (void)state;
-    for (int o = 0; o < OUTCOME_COUNT; o++) {
-        bool want = o == OUTCOME_LOCAL || o == OUTCOME_STALE || o == OUTCOME_NEUTRAL;
-        if (outcome_is_neutral((enum outcome)o) != want)
-            fail_msg("%s: want %d", outcome_name((enum outcome)o), want);
-    }
-}
-
 /* Rules "headers-0" "headers-1" "body-0" "body-1", 404 neutral. */
 static struct route route_with_rules(void)
 {
@@ -541,6 +545,50 @@ static struct route route_with_rules(void)
     r.failure.slower_than_ms = 1000;
     add_status(&r.neutral, 404, 404);
     return r;
+}
+
+static void what_is_judged_before_the_responses_end_is_early(void **state)
+{
+    (void)state;
+    struct route r = route_with_rules();
+    static const struct {
+        const char *name;
+        struct step steps[4];
+        bool early;
+    } cases[] = {
+        { "a failing status", { HEAD(5, 500), DONE, END }, true },
+        { "a failing status that has no body", { WHOLE_HEAD(5, 500), DONE, END }, false },
+        { "a header rule", { RULE_HEAD(5, 200), DONE, END }, true },
+        { "an event stream", { STREAM_HEAD(5, 200), DONE, END }, true },
+        { "an event stream that is looked into", { WATCHED_HEAD(5, 200), DONE, END }, false },
+        { "switched protocols", { HEAD(5, 101), END }, true },
+        { "a body rule", { HEAD(5, 200), BODY(0), DONE, END }, true },
+        { "a body rule at the end", { HEAD(5, 200), LAST_BODY(0), DONE, END }, false },
+        { "a minute", { HEAD(5, 200), TICK(5 + JUDGE_AFTER_HEAD_MS), DONE, END }, true },
+        { "an end", { HEAD(5, 200), DONE, END }, false },
+        { "a cut", { HEAD(5, 200), FAILED(OUTCOME_RESET), END }, false },
+        { "a client that left", { HEAD(5, 200), GONE(9), END }, false },
+        { "silence", { CLOCK(0), TICK(30000), HEAD(31000, 500), END }, false },
+        { "no connection", { FAILED(OUTCOME_CONNECT), END }, false },
+    };
+
+    for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
+        struct attempt a;
+        attempt_start(&a, &r, false, START);
+        play(&a, cases[i].steps);
+        if (!a.fixed || a.early != cases[i].early)
+            fail_msg("%s: fixed %d, early %d", cases[i].name, a.fixed, a.early);
+    }
+}
+
+static void only_local_stale_and_neutral_are_always_neutral(void **state)
+{
+    (void)state;
+    for (int o = 0; o < OUTCOME_COUNT; o++) {
+        bool want = o == OUTCOME_LOCAL || o == OUTCOME_STALE || o == OUTCOME_NEUTRAL;
+        if (outcome_is_neutral((enum outcome)o) != want)
+            fail_msg("%s: want %d", outcome_name((enum outcome)o), want);
+    }
 }
 
 static void the_rule_that_decides_is_noted_with_the_outcome(void **state)
@@ -681,6 +729,7 @@ int main(void)
         cmocka_unit_test(the_rule_that_decides_is_noted_with_the_outcome),
         cmocka_unit_test(a_success_that_took_too_long_is_slow),
         cmocka_unit_test(an_event_stream_that_is_looked_into_is_judged_at_its_end),
+        cmocka_unit_test(what_is_judged_before_the_responses_end_is_early),
         cmocka_unit_test(only_local_stale_and_neutral_are_always_neutral),
     };
 
