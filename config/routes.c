@@ -124,8 +124,30 @@ static void check_headers(struct loader *l, const struct name_value_list *h, str
                              h->items[k].name, h->items[i].name);
 }
 
+/* Of these the client would make something else than a refusal. */
+static void check_reject_status(struct loader *l, const struct route *r, const cJSON *node)
+{
+    static const struct {
+        int status;
+        const char *why;
+    } refused[] = {
+        { 401, "asks clients for a name and password" },
+        { 407, "asks clients for a name and password for the proxy" },
+        { 408, "makes clients repeat the request at once" },
+        { 421, "makes clients repeat the request on another connection" },
+        { 426, "asks clients to change the protocol" },
+    };
+
+    for (size_t i = 0; i < ARRAY_LEN(refused); i++)
+        if (r->reject.status == refused[i].status)
+            report_error(&l->report, at_section(node, "reject", "status"),
+                         "%d %s; a refusal must not, take 503 or 429", refused[i].status,
+                         refused[i].why);
+}
+
 static void check_refusal(struct loader *l, const struct route *r, const cJSON *node)
 {
+    check_reject_status(l, r, node);
     check_headers(l, &r->reject.headers, at_section(node, "reject", "headers"));
     if (r->reject.content_type && !r->reject.body)
         report_error(&l->report, at_section(node, "reject", "content_type"),

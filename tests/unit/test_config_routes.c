@@ -619,6 +619,21 @@ static void wrong_routes_are_refused(void **state)
           "class such as \"5xx\" or a range such as \"500-599\"\n" },
         { "{\"routes\": [{\"reject\": {\"status\": 200}}]}",
           "FILE:1:35: /routes/0/reject/status: 200 is below 400\n" },
+        { "{\"routes\": [{\"reject\": {\"status\": 401}}]}",
+          "FILE:1:35: /routes/0/reject/status: 401 asks clients for a name and password; a "
+          "refusal must not, take 503 or 429\n" },
+        { "{\"defaults\": {\"reject\": {\"status\": 407}}, \"routes\": [{\"name\": \"a\"}]}",
+          "FILE:1:54: /routes/0: 407 asks clients for a name and password for the proxy; a "
+          "refusal must not, take 503 or 429\n" },
+        { "{\"routes\": [{\"reject\": {\"status\": 408}}]}",
+          "FILE:1:35: /routes/0/reject/status: 408 makes clients repeat the request at once; a "
+          "refusal must not, take 503 or 429\n" },
+        { "{\"routes\": [{\"reject\": {\"status\": 421}}]}",
+          "FILE:1:35: /routes/0/reject/status: 421 makes clients repeat the request on another "
+          "connection; a refusal must not, take 503 or 429\n" },
+        { "{\"routes\": [{\"reject\": {\"status\": 426}}]}",
+          "FILE:1:35: /routes/0/reject/status: 426 asks clients to change the protocol; a "
+          "refusal must not, take 503 or 429\n" },
         { "{\"routes\": [{\"reject\": {\"retry_after\": \"500ms\"}}]}",
           "FILE:1:40: /routes/0/reject/retry_after: 500ms is below 1s\n" },
         { "{\"routes\": [{\"timeouts\": {\"client_idle\": \"1s\"}}]}",
