@@ -59,10 +59,10 @@ size_t reply_safe_name(const char *name, size_t len, char out[65])
     return len;
 }
 
-/* A structured-field string (RFC 9651 3.3.3): printable ASCII, quote and backslash escaped. */
-static void add_sf_string(struct strbuf *out, const char *s)
+/* The inside of a structured-field string (RFC 9651 3.3.3): printable ASCII, quote and backslash
+ * escaped. */
+static void add_sf_text(struct strbuf *out, const char *s)
 {
-    strbuf_addc(out, '"');
     while (*s) {
         size_t plain = 0;
         while (s[plain] >= 0x20 && s[plain] <= 0x7e && s[plain] != '"' && s[plain] != '\\')
@@ -75,6 +75,17 @@ static void add_sf_string(struct strbuf *out, const char *s)
             strbuf_addc(out, '\\');
         strbuf_addc(out, *s >= 0x20 && *s <= 0x7e ? *s : '_');
         s++;
+    }
+}
+
+/* With the reason, which the body says only where the route has none of its own. */
+static void add_details(struct strbuf *out, const struct reply *r)
+{
+    strbuf_adds(out, "; details=\"");
+    add_sf_text(out, r->detail);
+    if (r->reason) {
+        strbuf_adds(out, ": ");
+        add_sf_text(out, r->reason);
     }
     strbuf_addc(out, '"');
 }
@@ -137,8 +148,7 @@ void reply_write(const struct reply *r, struct strbuf *out)
     if (r->error != PERR_NONE) {
         strbuf_adds(out, "; error=");
         strbuf_adds(out, proxy_error_name(r->error));
-        strbuf_adds(out, "; details=");
-        add_sf_string(out, r->detail);
+        add_details(out, r);
     }
     strbuf_adds(out, "\r\n");
     if (r->authenticate)

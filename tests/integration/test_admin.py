@@ -226,7 +226,7 @@ class OverrideTest(AdminCase):
         self.assert_self_made(response, 503, "destination_unavailable")
         self.assertEqual((response.get("x-tripswitch-breaker"), response.get("x-tripswitch-state"),
                           response.get("x-tripswitch-decision")), ("b", "override", "reject"))
-        self.assertIn("override", response.get("proxy-status"))
+        self.assertIn('open: the deploy of \\"7\\""', response.get("proxy-status"))
         problem = json.loads(response.body)
         self.assertEqual((problem["state"], problem["reason"]), ("override", "the deploy of \"7\""))
         self.assertEqual(origin.hits, 1)

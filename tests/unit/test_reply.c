@@ -104,6 +104,25 @@ static void an_answer_with_a_body_of_its_own_carries_no_error(void **state)
                     "TRACE / HTTP/1.1\r\n\r\n");
 }
 
+static void the_reason_of_an_override_is_in_the_details_whatever_the_body(void **state)
+{
+    (void)state;
+    static const char *const bodies[] = { NULL, "<p>later" };
+
+    for (size_t i = 0; i < ARRAY_LEN(bodies); i++) {
+        struct reply r = refusal("b", 1);
+        struct strbuf out = STRBUF_INIT;
+        r.reason = "\"7\"\r\nX: caf\xc3\xa9";
+        r.body = bodies[i];
+        r.body_len = bodies[i] ? strlen(bodies[i]) : 0;
+        r.body_type = "text/html";
+        reply_write(&r, &out);
+        assert_non_null(strstr(strbuf_str(&out),
+                               "; details=\"circuit breaker is open: \\\"7\\\"__X: caf__\"\r\n"));
+        strbuf_free(&out);
+    }
+}
+
 static void a_refusal_of_the_routes_own_still_says_who_refused(void **state)
 {
     (void)state;
@@ -308,6 +327,7 @@ int main(void)
         cmocka_unit_test(an_error_is_a_problem_with_a_proxy_status),
         cmocka_unit_test(a_refusal_names_its_breaker_in_the_reason_phrase),
         cmocka_unit_test(an_answer_with_a_body_of_its_own_carries_no_error),
+        cmocka_unit_test(the_reason_of_an_override_is_in_the_details_whatever_the_body),
         cmocka_unit_test(a_refusal_of_the_routes_own_still_says_who_refused),
         cmocka_unit_test(every_status_is_a_complete_response_with_or_without_a_body),
         cmocka_unit_test(names_from_a_peer_cannot_break_out_of_their_place),
