@@ -76,8 +76,13 @@ static void add_gate(struct json *j, const struct exchange *ex)
         json_str(j, "state_unknown", gate_doubt_name(ex->gate.doubt));
     else if (ex->gate.unknown_name)
         json_str(j, "state_unknown", "unknown_name");
-    if (!ex->breaker)
+    if (!ex->breaker) {
+        if (ex->gate.doubt != DOUBT_NONE) {
+            json_str(j, "breaker", GATE_UNRESOLVED_NAME);
+            json_str(j, "decision", gate_verdict_name(ex->verdict));
+        }
         return;
+    }
     size_t len;
     const char *name = breakers_name(ex->w->proxy->breakers, ex->breaker, &len);
     struct breaker_view v = breaker_unpack(breakers_load(ex->w->proxy->breakers, ex->breaker));

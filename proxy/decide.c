@@ -7,9 +7,11 @@
 #include "proxy/snapshot.h"
 #include "proxy/switches.h"
 
+/* breaker 0: which one it is nobody knows yet; such decisions are among those of "_other". */
 static void count_decision(struct exchange *ex, uint32_t breaker, enum decision d)
 {
-    unsigned slot = breaker < BREAKER_SLOTS - 1 ? breaker : BREAKER_SLOTS - 1;
+    bool own = breaker != 0 && breaker < BREAKER_SLOTS - 1;
+    unsigned slot = own ? breaker : BREAKER_SLOTS - 1;
     COUNT(ex->w->c.decisions[slot][d]);
 }
 
@@ -37,6 +39,8 @@ static void count_allowed(struct exchange *ex, const uint32_t *ids, unsigned cou
     enum decision d = ex->verdict == GATE_ALLOW_FAIL_OPEN ? DECISION_FAIL_OPEN : DECISION_ALLOW;
     for (unsigned i = 0; i < count; i++)
         count_decision(ex, ids[i], ex->gate.overridden & BIT(i) ? DECISION_OVERRIDE_ALLOW : d);
+    if (count == 0)
+        count_decision(ex, 0, d);
     if (ex->verdict == GATE_ALLOW_FAIL_OPEN)
         COUNT(ex->w->c.fail_open_requests_total);
     if (ex->gate.unknown_name)
@@ -96,7 +100,7 @@ static void refuse(struct exchange *ex)
     size_t len = 0;
     const char *name = ex->breaker ? breakers_name(breakers, ex->breaker, &len) : NULL;
     if (!name) {
-        name = "selected-by-metadata"; /* which one it would be nobody knows yet */
+        name = GATE_UNRESOLVED_NAME; /* which one it would be nobody knows yet */
         len = strlen(name);
     }
     const char *body = r->reject.body, *type = r->reject.content_type;

@@ -300,6 +300,15 @@ static void add_other(struct names *n, unsigned slot)
     n->of[slot].used = true;
 }
 
+/* Without a breaker of that slot: decisions of routes whose breakers are not known yet. */
+static bool other_decided(const struct proxy *p)
+{
+    uint64_t sum = 0;
+    for (unsigned i = 0; i < DECISION_COUNT; i++)
+        sum += SUM(p, decisions[OTHER_BREAKER][i]);
+    return sum > 0;
+}
+
 static void collect_names(struct scrape *s)
 {
     for (unsigned slot = 0; slot < OTHER_ROUTE; slot++) {
@@ -328,7 +337,7 @@ static void collect_names(struct scrape *s)
         if (id < OTHER_BREAKER)
             add_name(&s->breakers, id, name, len);
     }
-    if (count >= OTHER_BREAKER)
+    if (count >= OTHER_BREAKER || other_decided(s->p))
         add_other(&s->breakers, OTHER_BREAKER);
 }
 

@@ -23,6 +23,9 @@ enum gate_verdict {
     GATE_DENY_UNKNOWN,   /* state not known: fail_mode closed */
     GATE_DENY_OVERRIDE,  /* an override says open */
 };
+/* Stands for the breaker's name while a route's breakers are selected from a list yet to come. */
+#define GATE_UNRESOLVED_NAME "selected-by-metadata"
+
 const char *gate_verdict_name(enum gate_verdict v);
 bool gate_allows(enum gate_verdict v);
 

@@ -214,9 +214,24 @@ class NotLoadedTest(SelectionCase):
                 self.assertEqual(m.sum("metadata_selectors", selection="not_loaded"), 4)
                 self.assertEqual(m.one("fail_open_active"), 1)
                 line = wait_until(lambda: [e for e in proxy.access_log() if e["status"] == 503], 5, "an access line")[0]
-                self.assertEqual(line["state_unknown"], "not_loaded")
+                self.assertEqual((line["state_unknown"], line["breaker"], line["decision"]),
+                                 ("not_loaded", "selected-by-metadata", "deny_unknown"))
+                self.assertEqual(m.one("breaker_decisions_total", breaker="_other", decision="reject"), 1)
+                self.assertEqual(m.one("breaker_decisions_total", breaker="_other", decision="fail_open"), 50)
                 self.assertFalse(self.selected(proxy)["open"]["breakers_loaded"])
                 proxy.stop()
+
+    def test_shadow_mode_counts_what_it_would_have_refused_before_the_list(self):
+        control, origin = self.plane(), self.http_origin()
+        control.list_fault = 503
+        proxy = self.proxy({**config({**SELECTED, "mode": "shadow", "fail_mode": "closed"}, startup_sync_timeout="300ms"),
+                            "access_log": {"mode": "all"}}, control, warnings=True)
+        self.assertEqual(proxy.metrics().sum("breaker_decisions_total", breaker="_other"), 0)
+        self.assert_relayed(self.get(origin.url + "/"), 200)
+        self.assertEqual(proxy.metrics().one("breaker_decisions_total", breaker="_other", decision="shadow_reject"), 1)
+        line = wait_until(proxy.access_log, 5, "an access line")[0]
+        self.assertEqual((line["breaker"], line["decision"], line["result"]),
+                         ("selected-by-metadata", "deny_unknown", "shadow_rejected"))
 
     def test_when_the_list_comes_at_last_it_gates(self):
         control, origin = self.plane(), self.http_origin()
