@@ -125,6 +125,8 @@ void access_log_exchange(const struct exchange *ex, enum request_result result)
     if (ex->path[0])
         json_str(&j, "path", ex->path);
     json_int(&j, "status", (int64_t)ex->status);
+    if (ex->opaque)
+        json_str(&j, "tier", "opaque");
     json_str(&j, "result", request_result_name(result));
     if (ex->attempt_begun && ex->attempt.fixed) {
         json_str(&j, "outcome", outcome_name(ex->attempt.outcome));

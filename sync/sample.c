@@ -70,11 +70,24 @@ static void add_expanded(struct sample_writer *w, struct strbuf *out, const char
     strbuf_json_string(out, strbuf_str(&w->scratch), w->scratch.len);
 }
 
+static bool has_tag(const struct name_value_list *tags, const char *name)
+{
+    for (size_t i = 0; i < tags->count; i++)
+        if (strcmp(tags->items[i].name, name) == 0)
+            return true;
+    return false;
+}
+
+/* A tunnel says so without being asked: its latency and success mean less than a response's. */
 static void add_tags(struct sample_writer *w, const struct values *v)
 {
     const struct name_value_list *tags = &v->rec->route->tags;
     struct strbuf *out = &w->tail;
     bool any = false;
+    if (v->rec->opaque && !has_tag(tags, "tier")) {
+        strbuf_adds(out, ",\"tags\":{\"tier\":\"opaque\"");
+        any = true;
+    }
     for (size_t i = 0; i < tags->count; i++) {
         size_t undo = out->len;
         strbuf_adds(out, any ? "," : ",\"tags\":{");

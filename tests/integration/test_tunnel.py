@@ -761,6 +761,26 @@ class JudgeTest(SharedCase):
         judged()
 
 
+class TierTest(Case):
+    def test_samples_and_access_log_say_that_a_tunnel_is_opaque_without_being_asked(self):
+        control, origin = self.control(), self.origin(echo)
+        proxy = self.proxy({"access_log": {"mode": "all"}, "routes": [
+            {"name": "own", "match": {"hosts": ["localhost"]}, "breakers": ["b"], "router": "rtr", "tags": {"tier": "gold"}},
+            {"name": "all", "breakers": ["b"], "router": "rtr"}]}, control)
+        for i, (authority, tier) in enumerate([(origin.authority, "opaque"), (f"localhost:{origin.port}", "gold")]):
+            client = tunnel(self.client(proxy), authority).send(b"\x01")
+            client.read_exactly(1)
+            self.assertEqual(control.wait_samples(i + 1)[i]["tags"], {"tier": tier})
+            client.close()
+            wait_until(lambda n=i: len(proxy.access_log()) == n + 1, 5, "the access line")
+        self.assertEqual([line["tier"] for line in proxy.access_log()], ["opaque", "opaque"])
+        web = self.http_origin()
+        self.assert_relayed(self.get(web.url + "/"), 200)
+        self.assertNotIn("tags", control.wait_samples(3)[2])
+        wait_until(lambda: len(proxy.access_log()) == 3, 5, "the access line")
+        self.assertNotIn("tier", proxy.access_log()[2])
+
+
 class OpenBreakerTest(Case):
     def setUp(self):
         super().setUp()

@@ -84,6 +84,37 @@ static void a_sample_has_the_fields_of_the_wire(void **state)
                         "\"value\":245.5,\"ok\":false}");
 }
 
+static void a_tunnel_says_that_it_is_one_unless_a_tag_does(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *name; /* NULL: no tag */
+        const char *value;
+        bool opaque;
+        const char *want; /* NULL: no tags */
+    } cases[] = {
+        { NULL, NULL, true, "\"tags\":{\"tier\":\"opaque\"}" },
+        { NULL, NULL, false, NULL },
+        { "a", "b", true, "\"tags\":{\"tier\":\"opaque\",\"a\":\"b\"}" },
+        { "a", "b", false, "\"tags\":{\"a\":\"b\"}" },
+        { "a", "{status}", true, "\"tags\":{\"tier\":\"opaque\"}" },
+        { "tier", "premium", true, "\"tags\":{\"tier\":\"premium\"}" },
+        { "tier", "t-{tier}", true, "\"tags\":{\"tier\":\"t-opaque\"}" },
+        { "tier", "{status}", true, NULL },
+        { "Tier", "x", true, "\"tags\":{\"tier\":\"opaque\",\"Tier\":\"x\"}" },
+    };
+    for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
+        route.tags.count = 0;
+        if (cases[i].name)
+            tag(cases[i].name, cases[i].value);
+        rec.opaque = cases[i].opaque;
+        rec.status = 0;
+        const char *got = sample_of("", 0);
+        if (cases[i].want ? !strstr(got, cases[i].want) : strstr(got, "tags") != NULL)
+            fail_msg("case %zu: %s", i, got);
+    }
+}
+
 static void tag_templates_are_filled_in(void **state)
 {
     (void)state;
@@ -471,6 +502,7 @@ int main(void)
 #define SAMPLE_TEST(f) cmocka_unit_test_setup(f, set_up)
     const struct CMUnitTest tests[] = {
         SAMPLE_TEST(a_sample_has_the_fields_of_the_wire),
+        SAMPLE_TEST(a_tunnel_says_that_it_is_one_unless_a_tag_does),
         SAMPLE_TEST(tag_templates_are_filled_in),
         SAMPLE_TEST(the_rule_that_decided_is_a_placeholder),
         SAMPLE_TEST(empty_tags_leave_no_trace),
