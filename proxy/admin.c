@@ -210,6 +210,7 @@ static void get_explain(struct request *r)
                                .table = snap->table,
                                .breakers = r->a->p->breakers,
                                .switches = r->a->p->switches,
+                               .self = r->a->p->self,
                                .now_ms = clock_mono_ms() };
     struct explanation e;
     const char *why = admin_parse_question(r->rq->query, &q);

@@ -73,11 +73,25 @@ static void add_breaker(struct strbuf *out, const cJSON *b, size_t column, bool 
     strbuf_free(&text);
 }
 
+static void add_selector(struct strbuf *out, const cJSON *pairs)
+{
+    struct strbuf text = STRBUF_INIT;
+    strbuf_adds(&text, "selected by metadata, not loaded yet: ");
+    for (const cJSON *p = pairs ? pairs->child : NULL; p; p = p->next)
+        strbuf_addf(&text, "%s%s=%s", p == pairs->child ? "" : ", ", p->string,
+                    cJSON_IsString(p) ? p->valuestring : "?");
+    cli_add_row(out, "breakers", strbuf_str(&text));
+    strbuf_free(&text);
+}
+
 static void add_breakers(struct strbuf *out, const cJSON *root)
 {
     const cJSON *first = cli_first(root, "breakers");
     bool known = strcmp(cli_text(root, "states"), "not asked") != 0;
-    if (!first)
+    bool loaded = cli_true(member(root, "route"), "breakers_loaded");
+    if (!loaded)
+        add_selector(out, member(member(root, "route"), "breakers_metadata"));
+    else if (!first)
         cli_add_row(out, "breakers", "none");
     for (const cJSON *b = first; b; b = b->next)
         add_breaker(out, b, name_column(first), known, b == first);
@@ -101,6 +115,18 @@ static void add_verdict(struct strbuf *out, const cJSON *root)
     strbuf_free(&text);
 }
 
+static void add_bounds(struct strbuf *out, const cJSON *root)
+{
+    const cJSON *first = cli_first(root, "bounded_by");
+    struct strbuf text = STRBUF_INIT;
+    for (const cJSON *b = first; b; b = b->next)
+        strbuf_addf(&text, "%s%s", b == first ? "" : ", ",
+                    cJSON_IsString(b) ? b->valuestring : "?");
+    if (first)
+        cli_add_row(out, "bounds", strbuf_str(&text));
+    strbuf_free(&text);
+}
+
 static void print_for_people(const cJSON *root)
 {
     struct strbuf out = STRBUF_INIT, text = STRBUF_INIT;
@@ -114,6 +140,7 @@ static void print_for_people(const cJSON *root)
     cli_add_row(&out, "states", cli_text(root, "states"));
     add_breakers(&out, root);
     add_verdict(&out, root);
+    add_bounds(&out, root);
     fputs(strbuf_str(&out), stdout);
     strbuf_free(&out);
     strbuf_free(&text);

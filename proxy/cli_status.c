@@ -42,16 +42,26 @@ static void add_listeners(struct strbuf *out, const cJSON *root)
     }
 }
 
+/* A route waits for the list of breakers that it selects from. */
+static bool waits_for_metadata(const cJSON *root)
+{
+    for (const cJSON *s = cli_first(root, "selected"); s; s = s->next)
+        if (cJSON_IsFalse(member(s, "breakers_loaded")))
+            return true;
+    return false;
+}
+
 static void add_control(struct strbuf *out, const cJSON *root)
 {
     const cJSON *control = member(root, "control"), *stats = member(root, "stats");
     struct strbuf text = STRBUF_INIT;
-    strbuf_addf(&text, "%s, %s, states %s",
+    strbuf_addf(&text, "%s, %s, states %s%s",
                 *cli_text(control, "url") ? cli_text(control, "url") : "none",
                 cli_true(control, "connected") ? "connected" : "not connected",
                 !cli_true(control, "synced") ? "not known yet"
                 : cli_true(control, "stale") ? "stale"
-                                             : "known");
+                                             : "known",
+                waits_for_metadata(root) ? ", metadata not loaded" : "");
     if (*cli_text(control, "last_error") && !cli_true(control, "connected"))
         strbuf_addf(&text, ": %s", cli_text(control, "last_error"));
     cli_add_row(out, "control", strbuf_str(&text));

@@ -2,9 +2,13 @@
 #include "base/base.h"
 #include "base/strbuf.h"
 #include "proxy/gate.h"
+#include "proxy/probe.h"
 #include "proxy/route.h"
+#include "proxy/self.h"
 #include "proxy/switches.h"
+#include <arpa/inet.h>
 #include <math.h>
+#include <netinet/in.h>
 #include <stdlib.h>
 #include <strings.h>
 
@@ -134,8 +138,17 @@ static void conclude(struct explanation *e, enum explain_verdict v, double proba
     e->why = why;
 }
 
-static struct gate_result ask_gate(const struct explain_world *w, const struct explanation *e,
-                                   uint32_t draw)
+/* By its method; the size of its body is not known. */
+static bool may_probe(const struct explain_question *q, const struct explanation *e)
+{
+    struct probe_limits l = probe_limits_of(e->route);
+    struct slice method = e->is_connect ? SLICE("CONNECT") : q->method;
+    l.max_body = OFF;
+    return probe_eligible(&l, method.p, method.len, -1);
+}
+
+static struct gate_result ask_gate(const struct explain_world *w, const struct explain_question *q,
+                                   const struct explanation *e, uint32_t draw)
 {
     uint64_t words[MAX_BREAKERS] = { 0 }, locals[MAX_BREAKERS] = { 0 };
     for (unsigned i = 0; i < e->breaker_count; i++) {
@@ -150,47 +163,83 @@ static struct gate_result ask_gate(const struct explain_world *w, const struct e
                                             .count = e->breaker_count,
                                             .flags = e->flags,
                                             .fail_closed = e->route->fail_mode == FAIL_CLOSED,
-                                            .unresolved = e->route->breakers_unresolved,
+                                            .ineligible = !may_probe(q, e),
+                                            .unresolved = e->unresolved,
                                             .draw = draw });
 }
 
-static const char *verdict_why(const struct gate_result *r)
+static const char *half_open_why(const struct explanation *e)
+{
+    return e->bound_count ? "half-open, and bounds limit admission further"
+                          : "half-open, and every request may pass";
+}
+
+static const char *verdict_why(const struct explanation *e, const struct gate_result *r)
 {
     switch (r->verdict) {
     case GATE_ALLOW:
         return r->bypassed       ? "bypass is on, so nothing is gated"
-               : r->half_open    ? "half-open, and every request may pass"
+               : r->half_open    ? half_open_why(e)
                : r->unknown_name ? "no breaker is open, and one the control plane does not have"
                                  : "every breaker is closed";
     case GATE_ALLOW_FAIL_OPEN:
-        return "the state is not known, and fail_mode is open";
+        return e->unresolved ? "the breakers are selected by metadata, not loaded yet, and "
+                               "fail_mode is open"
+                             : "the state is not known, and fail_mode is open";
     case GATE_ALLOW_OVERRIDE:
         return "an override holds the breaker closed";
     case GATE_DENY_OPEN:
         return "the breaker is open";
     case GATE_DENY_HALF_OPEN:
-        return "the breaker is half-open and admits nobody";
+        return r->bound == BOUND_ELIGIBLE
+                   ? "the breaker is half-open, and half_open.eligible.methods leaves this out"
+                   : "the breaker is half-open and admits nobody";
     case GATE_DENY_UNKNOWN:
-        return "the state is not known, and fail_mode is closed";
+        return e->unresolved ? "the breakers are selected by metadata, not loaded yet, and "
+                               "fail_mode is closed"
+                             : "the state is not known, and fail_mode is closed";
     case GATE_DENY_OVERRIDE:
         return "an override holds the breaker open";
     }
     return "?";
 }
 
-static void ask(const struct explain_world *w, struct explanation *e)
+/* What the route sets beyond the server's allow_rate. */
+static void find_bounds(struct explanation *e)
 {
-    struct gate_result luckiest = ask_gate(w, e, 0), unluckiest = ask_gate(w, e, UINT32_MAX);
+    const struct route *r = e->route;
+    const struct {
+        const char *key;
+        bool set;
+    } bounds[EXPLAIN_BOUNDS_MAX] = {
+        { "half_open.eligible.max_body", r->half_open.eligible.max_body != OFF },
+        { "half_open.max_concurrent", r->half_open.max_concurrent != OFF },
+        { "half_open.max_per_second", r->half_open.max_per_second != OFF },
+        { "half_open.fleet.max_per_second", r->half_open.fleet.max_per_second != OFF },
+    };
+    for (size_t i = 0; i < ARRAY_LEN(bounds); i++)
+        if (bounds[i].set)
+            e->bounds[e->bound_count++] = bounds[i].key;
+}
+
+static void ask(const struct explain_world *w, const struct explain_question *q,
+                struct explanation *e)
+{
+    struct gate_result luckiest = ask_gate(w, q, e, 0), unluckiest = ask_gate(w, q, e, UINT32_MAX);
     const struct explained_breaker *by = &e->breakers[luckiest.breaker];
     bool allowed = gate_allows(luckiest.verdict);
     if (!luckiest.bypassed && (luckiest.verdict != GATE_ALLOW || luckiest.half_open))
-        e->decided_by = by->name;
+        e->decided_by = e->unresolved ? GATE_UNRESOLVED_NAME : by->name;
+    if (luckiest.verdict == GATE_ALLOW && luckiest.half_open && e->route->mode == MODE_ENFORCE)
+        find_bounds(e);
     if (allowed == gate_allows(unluckiest.verdict)) {
-        conclude(e, allowed ? EXPLAIN_ALLOWED : EXPLAIN_REJECTED, allowed, verdict_why(&luckiest));
+        conclude(e, allowed ? EXPLAIN_ALLOWED : EXPLAIN_REJECTED, allowed,
+                 verdict_why(e, &luckiest));
     } else {
         struct breaker_view v = breaker_unpack(breakers_load(w->breakers, by->id));
         conclude(e, EXPLAIN_BY_CHANCE, (double)v.rate / (double)BREAKER_RATE_ONE,
-                 "the breaker is half-open");
+                 e->bound_count ? "the breaker is half-open, and bounds limit admission further"
+                                : "the breaker is half-open");
     }
     if (e->route->mode == MODE_SHADOW && e->verdict != EXPLAIN_ALLOWED)
         conclude(e, EXPLAIN_ALLOWED, 1, "mode is shadow: a refusal would only be counted");
@@ -204,7 +253,51 @@ static bool port_listed(const struct port_list *ports, uint16_t port)
     return false;
 }
 
-static void judge(const struct explain_world *w, struct explanation *e)
+/* Where the URL has an address, what a connection to it would meet; NULL: nothing. */
+static const char *forbidden(const struct explain_world *w, const struct authority *to)
+{
+    union {
+        struct sockaddr sa;
+        struct sockaddr_in in;
+        struct sockaddr_in6 in6;
+    } a = { 0 };
+    if (inet_pton(AF_INET, to->host, &a.in.sin_addr) == 1) {
+        a.in.sin_family = AF_INET;
+        a.in.sin_port = htons(to->port);
+    } else if (inet_pton(AF_INET6, to->host, &a.in6.sin6_addr) == 1) {
+        a.in6.sin6_family = AF_INET6;
+        a.in6.sin6_port = htons(to->port);
+    } else {
+        return NULL;
+    }
+    switch (w->self ? self_check(w->self, &a.sa) : SELF_NO) {
+    case SELF_PROXY:
+    case SELF_TRANSPARENT:
+        return "the destination is this proxy (502)";
+    case SELF_TELEMETRY:
+    case SELF_ADMIN:
+        return "the destination is a private port of this proxy (502)";
+    case SELF_NO:
+        break;
+    }
+    return cidr_contains(&w->cfg->access.deny_destinations, &a.sa)
+               ? "the destination is in access.deny_destinations (502)"
+               : NULL;
+}
+
+/* After the gate, as for a request. */
+static void consider_address(const struct explain_world *w, struct explanation *e)
+{
+    const char *why = e->verdict == EXPLAIN_REJECTED ? NULL : forbidden(w, &e->to);
+    if (!why)
+        return;
+    conclude(e, EXPLAIN_REJECTED, 0, why);
+    e->decided_by = NULL;
+    e->bound_count = 0;
+}
+
+static void judge(const struct explain_world *w, const struct explain_question *q,
+                  struct explanation *e)
 {
     if (e->is_connect && !port_listed(&w->cfg->access.connect_ports, e->to.port))
         conclude(e, EXPLAIN_REJECTED, 0, "the port is not in access.connect_ports");
@@ -212,14 +305,15 @@ static void judge(const struct explain_world *w, struct explanation *e)
         conclude(e, EXPLAIN_ALLOWED, 1, "the host is in the bypass list: ungated, no samples");
     else if (e->route->mode == MODE_OFF)
         conclude(e, EXPLAIN_ALLOWED, 1, "mode is off: ungated, no samples");
-    else if (e->breaker_count == 0)
+    else if (e->breaker_count == 0 && !e->unresolved)
         conclude(e, EXPLAIN_ALLOWED, 1,
                  e->is_fallback ? "no route matches, so no breaker guards it"
                                 : "the route names no breaker");
     else if (!w->breakers)
         conclude(e, EXPLAIN_UNKNOWN, NAN, "it depends on breaker states, which are not known here");
     else
-        ask(w, e);
+        ask(w, q, e);
+    consider_address(w, e);
 }
 
 int explain(const struct explain_world *w, const struct explain_question *q,
@@ -236,7 +330,10 @@ int explain(const struct explain_world *w, const struct explain_question *q,
     out->flags = w->breakers ? breakers_flags(w->breakers) : 0;
     find_route(w, q, path, out);
     find_breakers(w, out);
-    judge(w, out);
+    /* Without a proxy no list has come, whatever the configuration says of it. */
+    out->unresolved = out->route->breakers_unresolved ||
+                      (!w->breakers && out->route->breakers_metadata.count > 0);
+    judge(w, q, out);
     return 0;
 }
 
@@ -261,11 +358,15 @@ static const char *mode_name(enum mode m)
     return "?";
 }
 
-static const char *states_name(const struct explain_world *w, unsigned flags)
+static const char *states_name(const struct explain_world *w, const struct explanation *e)
 {
+    unsigned flags = e->flags;
     if (!w->breakers)
         return "not asked";
-    return !(flags & STATE_SYNCED) ? "never synced" : flags & STATE_STALE ? "stale" : "known";
+    return !(flags & STATE_SYNCED) ? "never synced"
+           : e->unresolved         ? "metadata not loaded"
+           : flags & STATE_STALE   ? "stale"
+                                   : "known";
 }
 
 static void write_override(struct json *j, const struct explain_world *w, uint32_t id)
@@ -310,6 +411,18 @@ static void write_router(struct json *j, const struct explanation *e)
         json_str(j, "router", e->route->router);
 }
 
+static void write_selector(struct json *j, const struct name_value_list *pairs)
+{
+    if (pairs->count == 0) {
+        json_null(j, "breakers_metadata");
+        return;
+    }
+    json_open(j, "breakers_metadata", '{');
+    for (size_t i = 0; i < pairs->count; i++)
+        json_str(j, pairs->items[i].name, pairs->items[i].value);
+    json_close(j);
+}
+
 static void write_route(struct json *j, const struct explanation *e)
 {
     json_open(j, "route", '{');
@@ -323,6 +436,8 @@ static void write_route(struct json *j, const struct explanation *e)
     for (size_t i = 0; i < e->passed_over.count; i++)
         json_str(j, NULL, e->passed_over.items[i]);
     json_close(j);
+    write_selector(j, &e->route->breakers_metadata);
+    json_bool(j, "breakers_loaded", !e->unresolved);
     write_router(j, e);
     json_str(j, "mode", mode_name(e->route->mode));
     json_str(j, "fail_mode", e->route->fail_mode == FAIL_CLOSED ? "closed" : "open");
@@ -342,7 +457,7 @@ void explain_write(const struct explain_world *w, const struct explain_question 
     write_route(&j, e);
     json_str(&j, "bypass_entry", e->bypass_entry);
     json_bool(&j, "bypass_on", e->flags & STATE_BYPASS);
-    json_str(&j, "states", states_name(w, e->flags));
+    json_str(&j, "states", states_name(w, e));
     json_open(&j, "breakers", '[');
     for (unsigned i = 0; i < e->breaker_count; i++)
         write_breaker(&j, w, &e->breakers[i]);
@@ -350,6 +465,10 @@ void explain_write(const struct explain_world *w, const struct explain_question 
     json_str(&j, "verdict", explain_verdict_name(e->verdict));
     json_num(&j, "probability", e->probability);
     json_str(&j, "why", e->why);
+    json_open(&j, "bounded_by", '[');
+    for (unsigned i = 0; i < e->bound_count; i++)
+        json_str(&j, NULL, e->bounds[i]);
+    json_close(&j);
     json_str(&j, "decided_by", e->decided_by);
     json_close(&j);
 }

@@ -2,9 +2,10 @@
  * explain.h - which way a request would take, and why, without sending it (pure).
  *
  * Asks the same route table and the same gate as a request does; half-open is answered by a
- * probability instead of a draw.  An https:// URL is explained as the CONNECT that a client
- * makes of it.  Names are not resolved, so what only an address can tell (loops, denied
- * networks) is not said.
+ * probability instead of a draw.  How many probes there are now, or how large a body is, is not
+ * asked: the bounds that would have a say are named.  An https:// URL is explained as the
+ * CONNECT that a client makes of it.  Names are not resolved, so what only an address can tell
+ * (loops, denied networks) is said only where the URL has an address.
  */
 #ifndef PROXY_EXPLAIN_H
 #define PROXY_EXPLAIN_H
@@ -15,7 +16,10 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#define EXPLAIN_BOUNDS_MAX 4
+
 struct route_table;
+struct self_addrs;
 struct strbuf;
 struct switches;
 
@@ -24,6 +28,7 @@ struct explain_world { /* all borrowed */
     const struct route_table *table;
     const struct breakers *breakers; /* NULL: no proxy was asked, so no state is known */
     const struct switches *switches; /* NULL together with breakers */
+    const struct self_addrs *self;   /* what the proxy listens on; NULL together with breakers */
     int64_t now_ms;                  /* monotonic */
 };
 
@@ -58,10 +63,13 @@ struct explanation {
         *bypass_entry; /* of the bypass list; NULL: none matches, or a route names the host */
     struct explained_breaker breakers[MAX_BREAKERS];
     unsigned breaker_count;
-    unsigned flags; /* breakers_flags() */
+    bool unresolved; /* the breakers are selected by metadata that has not come */
+    unsigned flags;  /* breakers_flags() */
     enum explain_verdict verdict;
-    double probability;     /* of passing: 0 to 1, also where the verdict is plain; NaN: unknown */
-    const char *why;        /* one clause */
+    double probability; /* of passing: 0 to 1, also where the verdict is plain; NaN: unknown */
+    const char *why;    /* one clause */
+    const char *bounds[EXPLAIN_BOUNDS_MAX]; /* keys that may refuse a probe all the same */
+    unsigned bound_count;
     const char *decided_by; /* name of the breaker that decides, or NULL */
 };
 

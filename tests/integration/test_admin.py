@@ -602,6 +602,38 @@ class CommandTest(AdminCase):
         self.bypass()
         self.assertIn("bypass is on", self.cli("explain", "http://a.pay.test/", *where).stdout)
 
+    def test_explain_and_status_tell_of_metadata_that_has_not_come(self):
+        control, origin = self.control(), self.http_origin()
+        control.list_fault = 503
+        proxy = self.start({"routes": [{"name": "all", "breakers": {"metadata": {"region": "eu"}}, "fail_mode": "closed"}],
+                            "control": {"startup_sync_timeout": "300ms"}}, control, warnings=True)
+        self.assert_self_made(self.get(origin.url + "/"), 503)
+        where = ["--config", proxy.config_path]
+        shown = self.cli("explain", origin.url + "/", *where, code=3).stdout
+        self.assertIn("breakers   selected by metadata, not loaded yet: region=eu\n", shown)
+        self.assertRegex(shown, r"would be rejected: the breakers are selected by metadata, not loaded\s+yet, and")
+        route = json.loads(run_binary("explain", origin.url + "/", "--json", *where).stdout)["route"]
+        self.assertEqual((route["breakers_metadata"], route["breakers_loaded"]), ({"region": "eu"}, False))
+        alone = self.cli("explain", origin.url + "/", "--offline", *where).stdout
+        self.assertIn("not loaded yet: region=eu", alone)
+        self.assertIn("verdict    not known", alone)
+        self.assertIn("states known, metadata not loaded", self.cli("status", *where).stdout)
+
+    def test_explain_refuses_addresses_that_the_proxy_would_not_connect_to(self):
+        proxy = self.start({"access": {"deny_destinations": ["127.0.0.2/32"]}, "routes": [
+            {"name": "bound", "match": {"hosts": ["bound.test"]}, "breakers": ["h"], "half_open": {"max_concurrent": 3}},
+            {"name": "all", "breakers": ["c"]}]}, self.control({"h": ("half_open", 1.0), "c": "closed"}))
+        proxy.wait_breaker("h", "half_open")
+        where = ["--config", proxy.config_path]
+        for url, why in (("http://127.0.0.2/", "access.deny_destinations"), (proxy.url + "/", "is this proxy"),
+                         (f"http://127.0.0.1:{self.port}/", "a private port of this proxy")):
+            with self.subTest(url):
+                self.assert_self_made(self.get(url), 502)
+                self.assertIn(f"{why} (502)", " ".join(self.cli("explain", url, *where, code=3).stdout.split()))
+        shown = self.cli("explain", "http://bound.test/", *where).stdout
+        self.assertIn("would be allowed: half-open, and bounds limit admission further", shown)
+        self.assertIn("bounds     half_open.max_concurrent\n", shown)
+
     def test_explain_goes_by_the_configuration_when_no_proxy_answers(self):
         config = os.path.join(self.temp_dir(), "c.json")
         with open(config, "w", encoding="ascii") as f:

@@ -3,13 +3,19 @@
 #include "tests/unit/test_config.h"
 
 #include "base/log.h"
+#include "config/catalog.h"
+#include "config/resolve.h"
 #include "proxy/route.h"
+#include "proxy/self.h"
 #include "proxy/switches.h"
 
+#include <arpa/inet.h>
 #include <math.h>
+#include <netinet/in.h>
 
 static const char config[] =
-    "{\"access\": {\"connect_ports\": [443, 8443]},"
+    "{\"access\": {\"connect_ports\": [443, 8443],"
+    "  \"deny_destinations\": [\"10.0.0.0/8\", \"fd00::/8\"]},"
     " \"bypass\": [\"metrics.test\", \".internal.test\"],"
     " \"routes\": ["
     "  {\"name\": \"charge\", \"match\": {\"hosts\": [\"pay.test\"], \"methods\": [\"POST\"]},"
@@ -22,7 +28,18 @@ static const char config[] =
     "   \"breakers\": [\"shared\", \"b-{host}\"], \"router\": \"r-{host}\"},"
     "  {\"name\": \"off\", \"match\": {\"hosts\": [\"off.test\"]}, \"breakers\": [\"shared\"],"
     "   \"mode\": \"off\"},"
-    "  {\"name\": \"bare\", \"match\": {\"hosts\": [\"bare.test\"]}}"
+    "  {\"name\": \"bare\", \"match\": {\"hosts\": [\"bare.test\"]}},"
+    "  {\"name\": \"picky\", \"match\": {\"hosts\": [\"picky.test\"]}, \"fail_mode\": \"closed\","
+    "   \"breakers\": {\"metadata\": {\"region\": \"eu\", \"tier\": \"1\"}}},"
+    "  {\"name\": \"easy\", \"match\": {\"hosts\": [\"easy.test\"]},"
+    "   \"breakers\": {\"metadata\": {\"region\": \"eu\"}}},"
+    "  {\"name\": \"watched\", \"match\": {\"hosts\": [\"watched.test\"]}, \"mode\": \"shadow\","
+    "   \"fail_mode\": \"closed\", \"breakers\": {\"metadata\": {\"region\": \"eu\"}}},"
+    "  {\"name\": \"heads\", \"match\": {\"hosts\": [\"heads.test\"]}, \"breakers\": [\"h\"],"
+    "   \"half_open\": {\"eligible\": {\"methods\": [\"HEAD\", \"CONNECT\"]}}},"
+    "  {\"name\": \"bound\", \"match\": {\"hosts\": [\"bound.test\"]}, \"breakers\": [\"h\"],"
+    "   \"half_open\": {\"eligible\": {\"max_body\": \"1KiB\"}, \"max_concurrent\": 1,"
+    "     \"max_per_second\": 5, \"fleet\": {\"size\": 2, \"max_per_second\": 5}}}"
     "]}";
 
 #define NOW_MS 5000
@@ -41,6 +58,7 @@ static int set_up(void **state)
     log_set_level(LOG_ERROR);
     t->load = load_json(config);
     assert_non_null(t->load.cfg);
+    config_resolve(t->load.cfg, NULL, NULL, NULL);
     t->b = breakers_new();
     t->s = switches_new(t->b);
     t->w = (struct explain_world){ .cfg = t->load.cfg,
@@ -248,6 +266,118 @@ static void without_a_proxy_no_state_is_known(void **state)
     expect(t, "https://pay.test:81/", EXPLAIN_REJECTED, 0, "-");
 }
 
+static void explain_one(struct bench *t, const char *url, const char *method, struct explanation *e)
+{
+    const char *why;
+    assert_int_equal(ask(t, url, method, NULL, e, &why), 0);
+}
+
+static void what_metadata_selects_follows_the_fail_mode_until_it_has_come(void **state)
+{
+    struct bench *t = *state;
+    struct explanation e;
+
+    expect(t, "http://picky.test/", EXPLAIN_REJECTED, 0, "selected-by-metadata");
+    expect(t, "http://easy.test/", EXPLAIN_ALLOWED, 1, "selected-by-metadata");
+    expect(t, "http://watched.test/", EXPLAIN_ALLOWED, 1, "selected-by-metadata");
+    explain_one(t, "http://picky.test/", "GET", &e);
+    assert_string_equal(e.why, "the breakers are selected by metadata, not loaded yet, and "
+                               "fail_mode is closed");
+    explanation_free(&e);
+    switches_bypass(t->s, 10, "x", (struct switch_times){ NOW_MS, 0 });
+    expect(t, "http://picky.test/", EXPLAIN_ALLOWED, 1, "-");
+    switches_end_bypass(t->s);
+
+    struct catalog none = { 0 };
+    config_resolve(t->load.cfg, &none, NULL, NULL); /* it has come, and nothing matches */
+    expect(t, "http://picky.test/", EXPLAIN_ALLOWED, 1, "-");
+    t->w.breakers = NULL; /* but without a proxy nobody knows that */
+    t->w.switches = NULL;
+    explain_one(t, "http://picky.test/", "GET", &e);
+    assert_int_equal(e.verdict, EXPLAIN_UNKNOWN);
+    assert_true(e.unresolved);
+    explanation_free(&e);
+}
+
+static void bounds_on_probes_decide_or_are_named(void **state)
+{
+    static const struct {
+        const char *url, *method;
+        double rate;
+        enum explain_verdict verdict;
+        double probability;
+        unsigned bounds;
+        const char *why;
+    } cases[] = {
+        { "http://heads.test/", "HEAD", 1, EXPLAIN_ALLOWED, 1, 0, "every request may pass" },
+        { "http://heads.test/", "GET", 1, EXPLAIN_REJECTED, 0, 0, "eligible.methods" },
+        { "http://heads.test/", "GET", 0.5, EXPLAIN_REJECTED, 0, 0, "eligible.methods" },
+        { "http://heads.test/", "HEAD", 0.5, EXPLAIN_BY_CHANCE, 0.5, 0, "half-open" },
+        { "https://heads.test/", "GET", 1, EXPLAIN_ALLOWED, 1, 0, "every request may pass" },
+        { "http://bound.test/", "GET", 1, EXPLAIN_ALLOWED, 1, 4, "limit admission further" },
+        { "http://bound.test/", "POST", 0.5, EXPLAIN_BY_CHANCE, 0.5, 4, "limit admission further" },
+        { "http://bound.test/", "GET", 0, EXPLAIN_REJECTED, 0, 0, "admits nobody" },
+    };
+    struct bench *t = *state;
+    struct explanation e;
+
+    for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
+        breaker(t, "h", BREAKER_HALF_OPEN, cases[i].rate);
+        explain_one(t, cases[i].url, cases[i].method, &e);
+        if (e.verdict != cases[i].verdict || fabs(e.probability - cases[i].probability) > 1e-6 ||
+            e.bound_count != cases[i].bounds || !strstr(e.why, cases[i].why))
+            fail_msg("%s %s at %g: %s with %g, %u bounds, %s", cases[i].method, cases[i].url,
+                     cases[i].rate, explain_verdict_name(e.verdict), e.probability, e.bound_count,
+                     e.why);
+        explanation_free(&e);
+    }
+    breaker(t, "h", BREAKER_CLOSED, 1);
+    explain_one(t, "http://bound.test/", "GET", &e);
+    assert_int_equal(e.bound_count, 0); /* they bound nothing now */
+    explanation_free(&e);
+}
+
+static void an_address_that_no_connection_may_go_to_is_refused(void **state)
+{
+    static const struct {
+        const char *url;
+        bool live;
+        const char *why; /* NULL: allowed */
+    } cases[] = {
+        { "http://9.255.255.255/", true, NULL },
+        { "http://10.0.0.0/", true, "deny_destinations (502)" },
+        { "https://10.255.255.255/", false, "deny_destinations (502)" },
+        { "http://11.0.0.0/", false, NULL },
+        { "http://[fd00::1]:81/", false, "deny_destinations (502)" },
+        { "http://[::ffff:10.1.2.3]/", false, "deny_destinations (502)" },
+        { "http://127.0.0.1:3128/", true, "is this proxy (502)" },
+        { "http://[::ffff:127.0.0.1]:3128/", true, "is this proxy (502)" },
+        { "http://127.0.0.1:3128/", false, NULL },
+        { "http://127.0.0.1:3129/", true, NULL },
+        { "http://127.0.0.1:3131/", true, "private port of this proxy (502)" },
+        { "http://bare.test:3128/", true, NULL }, /* names are not resolved */
+    };
+    struct bench *t = *state;
+    struct self_addrs *self = self_new();
+    struct sockaddr_in at = { .sin_family = AF_INET, .sin_port = htons(3128) };
+    struct explanation e;
+
+    at.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+    self_add(self, (struct sockaddr *)&at, SELF_PROXY);
+    at.sin_port = htons(3131);
+    self_add(self, (struct sockaddr *)&at, SELF_ADMIN);
+    for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
+        t->w.self = cases[i].live ? self : NULL;
+        explain_one(t, cases[i].url, "GET", &e);
+        bool allowed = e.verdict == EXPLAIN_ALLOWED;
+        if (cases[i].why ? e.verdict != EXPLAIN_REJECTED || !strstr(e.why, cases[i].why) : !allowed)
+            fail_msg("%s, live %d: %s, %s", cases[i].url, cases[i].live,
+                     explain_verdict_name(e.verdict), e.why);
+        explanation_free(&e);
+    }
+    self_free(self);
+}
+
 static void the_bypass_list_counts_where_no_route_names_the_host(void **state)
 {
     static const struct {
@@ -278,6 +408,7 @@ static void as_json_it_holds_everything(void **state)
         "{\"url\":\"http://a.pay.test:81/x\",\"method\":\"GET\",\"target\":\"a.pay.test:81\","
         "\"route\":{\"name\":\"pay\",\"index\":2,\"host_pattern\":\"*.pay.test\",\"passed_over\":[]"
         ","
+        "\"breakers_metadata\":null,\"breakers_loaded\":true,"
         "\"router\":\"r-a.pay.test:81\",\"mode\":\"enforce\",\"fail_mode\":\"open\"},"
         "\"bypass_entry\":null,\"bypass_on\":false,\"states\":\"known\",\"breakers\":["
         "{\"name\":\"shared\",\"state\":\"half_open\",\"allow_rate\":0.5,\"override\":"
@@ -285,7 +416,7 @@ static void as_json_it_holds_everything(void **state)
         "{\"name\":\"b-a.pay.test:81\",\"state\":\"unknown\",\"allow_rate\":null,\"override\":null}"
         "],"
         "\"verdict\":\"rejected\",\"probability\":0,\"why\":\"an override holds the breaker open\","
-        "\"decided_by\":\"shared\"}";
+        "\"bounded_by\":[],\"decided_by\":\"shared\"}";
     struct bench *t = *state;
     struct name_value_list none = { 0 };
     struct explain_question q = { SLICE("http://a.pay.test:81/x"), SLICE("GET"), &none };
@@ -312,6 +443,9 @@ int main(void)
         TEST(the_verdict_is_the_gates),
         TEST(overrides_bypass_and_lost_states_count),
         TEST(without_a_proxy_no_state_is_known),
+        TEST(what_metadata_selects_follows_the_fail_mode_until_it_has_come),
+        TEST(bounds_on_probes_decide_or_are_named),
+        TEST(an_address_that_no_connection_may_go_to_is_refused),
         TEST(the_bypass_list_counts_where_no_route_names_the_host),
         TEST(as_json_it_holds_everything),
     };
