@@ -132,10 +132,9 @@ void attempt_tick(struct attempt *a, int64_t now_ms, int64_t took_us)
     int64_t at = attempt_deadline(a);
     if (at == OFF || now_ms < at)
         return;
-    if (a->head_ms >= 0) {
+    if (a->head_ms >= 0)
         fix_success(a, took_us);
-        note_early(a, false);
-    } else {
+    else
         fix(a, OUTCOME_NO_RESPONSE, false, false);
-    }
+    note_early(a, false); /* a late answer is relayed all the same */
 }

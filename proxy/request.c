@@ -244,6 +244,7 @@ static bool authenticate(struct exchange *ex, const struct http1_head *h)
     if (!cfg->access.auth_file || ex->down->original || ex->down->inner || is_authenticated(ex, h))
         return true;
     COUNT(ex->w->c.client_errors_unauthenticated);
+    ex->is_connect = slice_eq(h->method, SLICE("CONNECT")); /* what is behind it is no request */
     answer_send(ex, &(struct reply){ .status = 407,
                                      .error = PERR_HTTP_REQUEST_DENIED,
                                      .detail = "a name and token of access.auth_file are needed",
@@ -274,6 +275,7 @@ static bool tunnel_allowed(struct exchange *ex)
     if (tunnels_reserve(ex))
         return true;
     COUNT(ex->w->c.limit_tunnels);
+    ex->close_after |= ex->is_connect;
     answer_error(ex, 503, PERR_CONNECTION_LIMIT_REACHED, "limits.tunnels is reached");
     return false;
 }
@@ -299,8 +301,6 @@ static bool parse_connect(struct exchange *ex, const struct http1_head *h, struc
         answer_error(ex, 403, PERR_HTTP_REQUEST_DENIED, "the port is not in access.connect_ports");
         return false;
     }
-    if (!tunnel_allowed(ex))
-        return false;
     ex->close_after = ex->client_close;
     return true;
 }
@@ -418,10 +418,10 @@ void request_begin_opaque(struct downstream *d, const struct authority *a)
     static struct http1_head none; /* no fields to match */
     ex->is_connect = ex->silent = ex->close_after = true;
     to.fixed = d->original;
-    if (!admit(ex) || !tunnel_allowed(ex))
+    if (!admit(ex))
         return;
     find_route(ex, &none, &to, SLICE("/"));
-    if (decide_pass(ex, SLICE("CONNECT")))
+    if (decide_pass(ex, SLICE("CONNECT")) && tunnel_allowed(ex))
         open_tunnel(ex);
 }
 
@@ -449,7 +449,8 @@ void request_begin(struct downstream *d, struct http1_head *h, size_t head_len)
     if (!decide_pass(ex, h->method))
         return;
     if (ex->is_connect) {
-        open_tunnel(ex);
+        if (tunnel_allowed(ex))
+            open_tunnel(ex);
         return;
     }
     ex->upgrade = listed_upgrades(ex, h, ex->offered);

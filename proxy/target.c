@@ -130,7 +130,8 @@ static void warn_ungated(const struct target *t, struct worker *w)
 }
 
 /* A host takes a place among limits.auto_breakers once, whatever the number of workers. */
-static bool host_admitted(struct target *t, struct worker *w, const struct snapshot *snap)
+static bool host_admitted(struct target *t, struct worker *w, const struct snapshot *snap,
+                          bool gates)
 {
     struct intern *hosts = w->proxy->auto_hosts;
     if (t->host_id)
@@ -142,7 +143,8 @@ static bool host_admitted(struct target *t, struct worker *w, const struct snaps
          !intern_add(hosts, t->label, t->label_len))) {
         COUNT(w->c.limit_auto_breakers);
         t->host_refused = true;
-        warn_ungated(t, w);
+        if (gates) /* else only a tag is missing, or a sample */
+            warn_ungated(t, w);
         return false;
     }
     t->host_id = intern_find(hosts, t->label, t->label_len);
@@ -153,7 +155,7 @@ const uint32_t *target_breakers(struct target *t, struct worker *w, const struct
                                 const struct live_route *r, unsigned *count)
 {
     adopt(t, snap);
-    bool admitted = (!r->templated && !r->tells_host) || host_admitted(t, w, snap);
+    bool admitted = (!r->templated && !r->tells_host) || host_admitted(t, w, snap, r->templated);
     *count = r->fixed_count;
     if (!r->templated)
         return r->fixed;

@@ -90,6 +90,25 @@ static enum sniff look_for_http(struct downstream *d)
     return http;
 }
 
+/* Whether these bytes, SNIFF_MORE so far, are worth a longer wait: others than HTTP clients also
+ * begin with a word. */
+static bool begins_like_http(const struct block *in)
+{
+    static const struct slice methods[] = {
+        SLICE("GET "),   SLICE("POST "),  SLICE("PUT "),     SLICE("HEAD "),    SLICE("DELETE "),
+        SLICE("PATCH "), SLICE("TRACE "), SLICE("OPTIONS "), SLICE("PROPFIND ")
+    };
+    const char *data = (const char *)in->data + in->start;
+    size_t len = block_len(in);
+    for (size_t i = 0; i < ARRAY_LEN(methods); i++) {
+        size_t n = len < methods[i].len ? len : methods[i].len;
+        if (memcmp(data, methods[i].p, n) == 0)
+            return true;
+    }
+    const char *space = memchr(data, ' ', len);
+    return space && space + 1 < data + len && (space[1] == '/' || space[1] == '*');
+}
+
 /* True: decided. */
 static bool look(struct downstream *d, bool waited_long_enough)
 {
@@ -104,7 +123,7 @@ static bool look(struct downstream *d, bool waited_long_enough)
         go_opaque(d);
         return true;
     }
-    if (http == SNIFF_MORE)
+    if (http == SNIFF_MORE && begins_like_http(d->c.in))
         downstream_await_head(d);
     if (downstream_make_room(d, larger(line_limit(d), TLS_HELLO_MAX)))
         return false;

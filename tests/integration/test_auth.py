@@ -132,6 +132,16 @@ class AuthTest(AuthCase):
             self.assertEqual(inner.read_response().body, b"ok")
         self.assertEqual(origin.paths, ["/1", "/2"])
 
+    def test_what_follows_a_connect_that_is_refused_is_no_request(self):
+        self.start()
+        origin, client = self.http_origin(), self.client()
+        head = f"CONNECT {origin.authority} HTTP/1.1\r\nHost: {origin.authority}\r\n\r\n".encode()
+        client.send(head + request("GET", origin.url + "/", basic("shop", self.token)))
+        response = client.read_response()
+        self.assertEqual((response.status, response.get("connection")), (407, "close"))
+        client.expect_eof()
+        self.assertEqual(origin.hits, 0)
+
     def test_a_refused_upload_leaves_the_connection_in_order(self):
         self.start()
         origin = self.http_origin()

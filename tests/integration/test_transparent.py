@@ -324,6 +324,17 @@ class TransparentTest(Case):
                 client.expect_eof()
                 origin.stop()
 
+    def test_a_word_that_begins_no_request_is_not_waited_for(self):
+        self.origin(echo, host=V4, port=OTHER)
+        for word in (b"HELLO", b"auth secret", b"get"):
+            with self.subTest(word):
+                client = self.reach(V4, OTHER)
+                began = time.monotonic()
+                client.send(word)
+                self.assertEqual(client.read_exactly(len(word)), word)
+                self.assertLess(time.monotonic() - began, 5)  # client_header is 10 s
+                client.close()
+
     def test_a_server_that_speaks_first_waits_for_the_look_and_is_heard(self):
         self.origin(greeting(b"220 ready\r\n"), host=V4, port=OTHER)
         times = []
