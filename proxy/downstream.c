@@ -12,7 +12,6 @@
 
 #define SMALL_HEAD_BYTES 2048
 #define TURNED_AWAY_MS   10000 /* if client_header is off */
-#define EMPTY_LINES_MAX  4     /* before a request line (RFC 9112 2.2) */
 
 static void read_head(struct downstream *d);
 

@@ -22,8 +22,9 @@ struct live_route;
 struct tls_hello;
 struct upstream;
 
-#define LINGER_MS    5000
-#define LINGER_BYTES (1024 * 1024)
+#define EMPTY_LINES_MAX 4 /* before a request line (RFC 9112 2.2) */
+#define LINGER_MS       5000
+#define LINGER_BYTES    (1024 * 1024)
 
 /* Why a connection gets one error answer instead of service. */
 enum turned_away {

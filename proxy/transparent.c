@@ -79,41 +79,61 @@ static size_t larger(size_t a, size_t b)
     return a > b ? a : b;
 }
 
-/* Does it look like HTTP?  The same lengths hold as for explicit requests. */
-static enum sniff look_for_http(struct downstream *d)
+/* Empty lines may stand before a request line (RFC 9112 2.2). */
+static size_t leading_empty_lines(const uint8_t *data, size_t len)
 {
-    const struct block *in = d->c.in;
-    size_t max = larger(line_limit(d), TUNNEL_SNIFF_MAX);
-    enum sniff http = tunnel_sniff(in->data + in->start, block_len(in), d->scanned, max);
-    if (http == SNIFF_MORE)
-        d->scanned = block_len(in);
-    return http;
+    size_t skip = 0;
+    while (skip < (size_t)2 * EMPTY_LINES_MAX && len - skip >= 2 &&
+           memcmp(data + skip, "\r\n", 2) == 0)
+        skip += 2;
+    return skip;
 }
 
-/* Whether these bytes, SNIFF_MORE so far, are worth a longer wait: others than HTTP clients also
- * begin with a word. */
-static bool begins_like_http(const struct block *in)
+/* Whether these bytes are worth a longer wait, or a refusal if their line is too long: others
+ * than HTTP clients also begin with a word. */
+static bool begins_like_http(const uint8_t *data, size_t len)
 {
     static const struct slice methods[] = {
         SLICE("GET "),   SLICE("POST "),  SLICE("PUT "),     SLICE("HEAD "),    SLICE("DELETE "),
         SLICE("PATCH "), SLICE("TRACE "), SLICE("OPTIONS "), SLICE("PROPFIND ")
     };
-    const char *data = (const char *)in->data + in->start;
-    size_t len = block_len(in);
     for (size_t i = 0; i < ARRAY_LEN(methods); i++) {
         size_t n = len < methods[i].len ? len : methods[i].len;
         if (memcmp(data, methods[i].p, n) == 0)
             return true;
     }
-    const char *space = memchr(data, ' ', len);
+    const uint8_t *space = memchr(data, ' ', len);
     return space && space + 1 < data + len && (space[1] == '/' || space[1] == '*');
+}
+
+/* Does it look like HTTP?  The same lengths hold as for explicit requests: a longer line is a
+ * request too, to be refused.  *worth_a_wait: with SNIFF_MORE. */
+static enum sniff look_for_http(struct downstream *d, bool *worth_a_wait)
+{
+    const struct block *in = d->c.in;
+    const uint8_t *data = in->data + in->start;
+    size_t max = larger(line_limit(d), TUNNEL_SNIFF_MAX), len = block_len(in);
+    size_t skip = leading_empty_lines(data, len);
+    *worth_a_wait = false;
+    if (skip == len || (skip + 1 == len && data[skip] == '\r'))
+        return SNIFF_MORE;
+    data += skip;
+    len -= skip;
+    enum sniff http = tunnel_sniff(data, len, d->scanned > skip ? d->scanned - skip : 0, max);
+    *worth_a_wait = begins_like_http(data, len);
+    if (http == SNIFF_MORE)
+        d->scanned = len + skip;
+    if (http == SNIFF_OPAQUE && *worth_a_wait && len >= max && !memchr(data, '\n', max))
+        return SNIFF_HTTP;
+    return http;
 }
 
 /* True: decided. */
 static bool look(struct downstream *d, bool waited_long_enough)
 {
     enum tls_hello_result tls = look_for_hello(d);
-    enum sniff http = tls == TLS_HELLO_NO ? look_for_http(d) : SNIFF_OPAQUE;
+    bool worth_a_wait = false;
+    enum sniff http = tls == TLS_HELLO_NO ? look_for_http(d, &worth_a_wait) : SNIFF_OPAQUE;
     if (http == SNIFF_HTTP) {
         decided(d);
         return true;
@@ -123,7 +143,7 @@ static bool look(struct downstream *d, bool waited_long_enough)
         go_opaque(d);
         return true;
     }
-    if (http == SNIFF_MORE && begins_like_http(d->c.in))
+    if (worth_a_wait)
         downstream_await_head(d);
     if (downstream_make_room(d, larger(line_limit(d), TLS_HELLO_MAX)))
         return false;

@@ -200,6 +200,19 @@ class TransparentTest(Case):
                             time.sleep(0.02 * (pieces > 1))
                         self.assertEqual(client.read_response().status, status)
         self.assertEqual(origin.hits, 14, "only what the closed breaker let through")
+        client = self.reach(V4, HTTP)
+        client.send(f"GET /{'a' * 70_000} HTTP/1.1\r\nHost: shop.test\r\n\r\n")
+        self.assertIn(client.read_response().status, (414, 431))
+        self.assertEqual(origin.hits, 14)
+
+    def test_an_empty_line_before_a_request_hides_it_from_no_breaker(self):
+        origin = self.http_origin(host=V4, port=HTTP)
+        self.state("http", "open")
+        for lines in ("\r\n", "\r\n\r\n"):
+            client = self.reach(V4, HTTP)
+            client.send(lines + "GET /a HTTP/1.1\r\nHost: shop.test\r\n\r\n")
+            self.assert_self_made(client.read_response(), 503, "destination_unavailable")
+        self.assertEqual(origin.hits, 0)
 
     def test_a_request_line_that_comes_slowly_is_waited_for(self):
         origin = self.http_origin(host=V4, port=HTTP)
