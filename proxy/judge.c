@@ -43,8 +43,8 @@ static double metric_value(const struct exchange *ex, size_t i)
         return ex->first_byte_us ? (double)(ex->first_byte_us - ex->start_us) / 1000 : NAN;
     case METRIC_CONNECT:
         return ex->connected_us >= 0 ? (double)ex->connected_us / 1000 : NAN;
-    case METRIC_REQUEST_BYTES:
-        return (double)ex->request_bytes;
+    case METRIC_REQUEST_BYTES: /* of a request that has ended */
+        return ex->opaque || ex->rq == RQ_STREAM ? NAN : (double)ex->request_bytes;
     case METRIC_RESPONSE_BYTES:
         return is_still_coming(ex) ? NAN : (double)ex->response_bytes;
     case METRIC_CONSTANT:
