@@ -211,6 +211,7 @@ static void get_explain(struct request *r)
                                .breakers = r->a->p->breakers,
                                .switches = r->a->p->switches,
                                .self = r->a->p->self,
+                               .hosts = r->a->p->auto_hosts,
                                .now_ms = clock_mono_ms() };
     struct explanation e;
     const char *why = admin_parse_question(r->rq->query, &q);

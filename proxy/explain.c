@@ -1,5 +1,6 @@
 #include "proxy/explain.h"
 #include "base/base.h"
+#include "base/intern.h"
 #include "base/strbuf.h"
 #include "proxy/gate.h"
 #include "proxy/probe.h"
@@ -111,17 +112,34 @@ static void find_route(const struct explain_world *w, const struct explain_quest
     route_candidates_free(&c);
 }
 
+/* limits.auto_breakers is reached, and this host is not among them. */
+static bool has_no_place(const struct explain_world *w, struct slice label)
+{
+    return w->hosts && !intern_find(w->hosts, label.p, label.len) &&
+           intern_count(w->hosts) >= w->cfg->limits.auto_breakers;
+}
+
+static bool has_long_name(const struct route *r, struct slice label)
+{
+    char name[HOST_MAX + 1];
+    size_t len;
+    for (size_t i = 0; i < r->breakers.count; i++)
+        if (authority_expand(r->breakers.items[i], label, name, sizeof(name), &len) < 0)
+            return true;
+    return false;
+}
+
 static void find_breakers(const struct explain_world *w, struct explanation *e)
 {
     char text[HOST_MAX + 10];
     struct slice label = { text, authority_label(&e->to, text, sizeof(text)) };
+    e->host_left_out = has_no_place(w, label) || has_long_name(e->route, label);
     for (size_t i = 0; i < e->route->breakers.count; i++) {
+        const char *name = e->route->breakers.items[i];
         struct explained_breaker *b = &e->breakers[e->breaker_count];
-        if (authority_expand(e->route->breakers.items[i], label, b->name, sizeof(b->name),
-                             &b->len) < 0) {
-            e->breaker_count = 0; /* as for a request: a name too long leaves it ungated */
-            return;
-        }
+        if ((e->host_left_out && strstr(name, "{host}")) ||
+            authority_expand(name, label, b->name, sizeof(b->name), &b->len) < 0)
+            continue; /* as for a request: only the names that hold no {host} are left */
         b->name[b->len] = '\0';
         b->id = w->breakers ? breakers_find(w->breakers, b->name, b->len) : 0;
         e->breaker_count++;
@@ -307,8 +325,10 @@ static void judge(const struct explain_world *w, const struct explain_question *
         conclude(e, EXPLAIN_ALLOWED, 1, "mode is off: ungated, no samples");
     else if (e->breaker_count == 0 && !e->unresolved)
         conclude(e, EXPLAIN_ALLOWED, 1,
-                 e->is_fallback ? "no route matches, so no breaker guards it"
-                                : "the route names no breaker");
+                 e->host_left_out && e->route->breakers.count
+                     ? "no breaker of its own: limits.auto_breakers is reached, or a name too long"
+                 : e->is_fallback ? "no route matches, so no breaker guards it"
+                                  : "the route names no breaker");
     else if (!w->breakers)
         conclude(e, EXPLAIN_UNKNOWN, NAN, "it depends on breaker states, which are not known here");
     else

@@ -23,12 +23,15 @@ struct self_addrs;
 struct strbuf;
 struct switches;
 
+struct intern;
+
 struct explain_world { /* all borrowed */
     const struct config *cfg;
     const struct route_table *table;
     const struct breakers *breakers; /* NULL: no proxy was asked, so no state is known */
     const struct switches *switches; /* NULL together with breakers */
     const struct self_addrs *self;   /* what the proxy listens on; NULL together with breakers */
+    struct intern *hosts;            /* that have {host} names; NULL together with breakers */
     int64_t now_ms;                  /* monotonic */
 };
 
@@ -56,7 +59,8 @@ struct explanation {
     struct authority to;
     bool is_connect;
     const struct route *route;
-    bool is_fallback;               /* no route matches */
+    bool is_fallback;   /* no route matches */
+    bool host_left_out; /* names with {host} do not guard it: limits.auto_breakers, or too long */
     const char *host_pattern;       /* of the route; NULL: it takes every host */
     struct string_list passed_over; /* names of earlier routes whose host and port fit; owned */
     const char

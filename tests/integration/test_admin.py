@@ -602,6 +602,17 @@ class CommandTest(AdminCase):
         self.bypass()
         self.assertIn("bypass is on", self.cli("explain", "http://a.pay.test/", *where).stdout)
 
+    def test_explain_knows_hosts_that_have_no_breaker_of_their_own(self):
+        origins = [self.http_origin() for _ in range(2)]
+        hosts = [o.authority for o in origins]
+        config = {"limits": {"auto_breakers": 1}, "routes": [{"name": "all", "breakers": ["{host}"], "router": "r"}]}
+        self.start(config, self.control({h: "open" for h in hosts}), warnings=True)
+        seen = [self.get(o.url + "/").status for o in origins]
+        self.assertEqual(seen, [503, 200], "the second has no place")
+        for origin, verdict in zip(origins, ("rejected", "allowed")):
+            got = self.admin("GET", f"/explain?url=http%3A%2F%2F{origin.authority.replace(':', '%3A')}%2F")
+            self.assertEqual(got["verdict"], verdict, got)
+
     def test_explain_and_status_tell_of_metadata_that_has_not_come(self):
         control, origin = self.control(), self.http_origin()
         control.list_fault = 503
