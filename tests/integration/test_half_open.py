@@ -141,7 +141,7 @@ class RateTest(HalfOpenCase):
             with self.subTest(name):
                 at = []
                 origin = self.origin(lambda c, at=at: self.note_requests(c, at))
-                proxy = self.half_open(route(**bounds), config={"workers": 2})
+                proxy = self.half_open(route(**bounds), config={"workers": 2, "access_log": {"mode": "off"}})
                 clients = [self.client(proxy) for _ in range(4)]
                 begin = time.monotonic()
                 while time.monotonic() < begin + 2:
