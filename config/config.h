@@ -44,6 +44,8 @@ struct port_list {
     size_t count;
 };
 
+bool port_list_has(const struct port_list *list, uint16_t port);
+
 struct cidr {
     uint8_t addr[16]; /* IPv4 as ::ffff:a.b.c.d */
     uint8_t bits;     /* 0 to 128, counted in the IPv6 form */
@@ -70,6 +72,7 @@ struct listen_list {
 };
 
 enum mode { MODE_ENFORCE, MODE_SHADOW, MODE_OFF };
+const char *mode_name(enum mode m); /* "enforce", "shadow", "off" */
 enum fail_mode { FAIL_OPEN, FAIL_CLOSED };
 enum tls_mode { TLS_TUNNEL, TLS_ORIGINATE, TLS_INTERCEPT };
 enum state_source { SOURCE_STREAM, SOURCE_POLL, SOURCE_AUTO };

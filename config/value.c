@@ -270,6 +270,14 @@ static int to_v6(const struct sockaddr *sa, uint8_t addr[16])
     return -1;
 }
 
+bool port_list_has(const struct port_list *list, uint16_t port)
+{
+    for (size_t i = 0; i < list->count; i++)
+        if (port >= list->items[i].first && port <= list->items[i].last)
+            return true;
+    return false;
+}
+
 bool cidr_contains(const struct cidr_list *list, const struct sockaddr *sa)
 {
     uint8_t addr[16];
@@ -410,6 +418,19 @@ static const char *const outcome_names[OUTCOME_COUNT] = {
     [OUTCOME_STALE] = "stale",
     [OUTCOME_NEUTRAL] = "neutral",
 };
+
+const char *mode_name(enum mode m)
+{
+    switch (m) {
+    case MODE_ENFORCE:
+        return "enforce";
+    case MODE_SHADOW:
+        return "shadow";
+    case MODE_OFF:
+        return "off";
+    }
+    return "?";
+}
 
 const char *outcome_name(enum outcome o)
 {

@@ -1,5 +1,6 @@
 #include "proxy/conn.h"
 #include "base/base.h"
+#include "config/config.h"
 #include <errno.h>
 #include <event2/event.h>
 #include <netinet/in.h>
@@ -370,4 +371,15 @@ int conn_connect_error(struct conn *c)
     if (getsockopt(c->fd, SOL_SOCKET, SO_ERROR, &err, &len) < 0)
         return errno;
     return err;
+}
+
+void conn_keepalive(int fd, int64_t after_ms)
+{
+    int on = after_ms != OFF, seconds = (int)(after_ms / 1000), probes = 3;
+    setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &on, sizeof(on));
+    if (!on)
+        return;
+    setsockopt(fd, IPPROTO_TCP, TCP_KEEPIDLE, &seconds, sizeof(seconds));
+    setsockopt(fd, IPPROTO_TCP, TCP_KEEPINTVL, &seconds, sizeof(seconds));
+    setsockopt(fd, IPPROTO_TCP, TCP_KEEPCNT, &probes, sizeof(probes));
 }

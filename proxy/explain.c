@@ -263,14 +263,6 @@ static void ask(const struct explain_world *w, const struct explain_question *q,
         conclude(e, EXPLAIN_ALLOWED, 1, "mode is shadow: a refusal would only be counted");
 }
 
-static bool port_listed(const struct port_list *ports, uint16_t port)
-{
-    for (size_t i = 0; i < ports->count; i++)
-        if (port >= ports->items[i].first && port <= ports->items[i].last)
-            return true;
-    return false;
-}
-
 /* Where the URL has an address, what a connection to it would meet; NULL: nothing. */
 static const char *forbidden(const struct explain_world *w, const struct authority *to)
 {
@@ -317,7 +309,7 @@ static void consider_address(const struct explain_world *w, struct explanation *
 static void judge(const struct explain_world *w, const struct explain_question *q,
                   struct explanation *e)
 {
-    if (e->is_connect && !port_listed(&w->cfg->access.connect_ports, e->to.port))
+    if (e->is_connect && !port_list_has(&w->cfg->access.connect_ports, e->to.port))
         conclude(e, EXPLAIN_REJECTED, 0, "the port is not in access.connect_ports");
     else if (e->bypass_entry)
         conclude(e, EXPLAIN_ALLOWED, 1, "the host is in the bypass list: ungated, no samples");
@@ -364,19 +356,6 @@ void explanation_free(struct explanation *e)
 }
 
 /* ---- As JSON ---- */
-
-static const char *mode_name(enum mode m)
-{
-    switch (m) {
-    case MODE_ENFORCE:
-        return "enforce";
-    case MODE_SHADOW:
-        return "shadow";
-    case MODE_OFF:
-        return "off";
-    }
-    return "?";
-}
 
 static const char *states_name(const struct explain_world *w, const struct explanation *e)
 {

@@ -242,22 +242,10 @@ static void on_accept(evutil_socket_t fd, short what, void *arg)
     }
 }
 
-/* timeouts.keepalive finds clients that are gone without a word, as they may be behind a
- * tunnel that has nothing to say.  Accepted sockets inherit it: no call per connection. */
-static void keepalive(int fd, int64_t after_ms)
-{
-    int on = after_ms != OFF, seconds = (int)(after_ms / 1000), probes = 3;
-    setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &on, sizeof(on));
-    if (!on)
-        return;
-    setsockopt(fd, IPPROTO_TCP, TCP_KEEPIDLE, &seconds, sizeof(seconds));
-    setsockopt(fd, IPPROTO_TCP, TCP_KEEPINTVL, &seconds, sizeof(seconds));
-    setsockopt(fd, IPPROTO_TCP, TCP_KEEPCNT, &probes, sizeof(probes));
-}
-
+/* Accepted sockets inherit it: no call per connection. */
 void listener_reconfigure(struct listener *l)
 {
-    keepalive(l->fd, l->w->snap->cfg->timeouts.keepalive_ms);
+    conn_keepalive(l->fd, l->w->snap->cfg->timeouts.keepalive_ms);
 }
 
 void listener_attach(struct listener *l, struct worker *w, int fd, bool transparent)

@@ -331,12 +331,9 @@ static void announce(struct runtime *rt)
               "telemetry", telemetry.len ? strbuf_str(&telemetry) : "off", "admin",
               admin.len ? strbuf_str(&admin) : "off", "control",
               cfg->control.embedded ? "embedded" : (cfg->control.url ? cfg->control.url : "none"),
-              "mode",
-              cfg->mode == MODE_ENFORCE  ? "enforce"
-              : cfg->mode == MODE_SHADOW ? "shadow"
-                                         : "off",
-              "fail_mode", cfg->fail_mode == FAIL_OPEN ? "open" : "closed", "routes", routes,
-              "workers", workers, tty ? NULL : "try", strbuf_str(&next), NULL);
+              "mode", mode_name(cfg->mode), "fail_mode",
+              cfg->fail_mode == FAIL_OPEN ? "open" : "closed", "routes", routes, "workers", workers,
+              tty ? NULL : "try", strbuf_str(&next), NULL);
     if (tty)
         fprintf(stderr,
                 "\n  Try it:   curl -x http://%s http://example.com/\n"

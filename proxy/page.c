@@ -108,7 +108,7 @@ struct facts {
 static bool is_shadow(const struct facts *f, unsigned slot)
 {
     const char *mode = f->route_modes[slot];
-    return mode != NULL && strcmp(mode, status_mode_name(MODE_SHADOW)) == 0;
+    return mode != NULL && strcmp(mode, mode_name(MODE_SHADOW)) == 0;
 }
 
 static void collect(struct facts *f, const struct proxy *p)
@@ -202,7 +202,7 @@ static void write_process(struct strbuf *out, const struct facts *f)
     row(out, "up", "%" PRId64 " d %" PRId64 " h %" PRId64 " min %" PRId64 " s", up_s / 86400,
         up_s / 3600 % 24, up_s / 60 % 60, up_s % 60);
     if (f->cfg != NULL) {
-        row(out, "mode", "%s", status_mode_name(f->cfg->mode));
+        row(out, "mode", "%s", mode_name(f->cfg->mode));
         row(out, "fail mode", "%s", f->cfg->fail_mode == FAIL_OPEN ? "open" : "closed");
         row(out, "configuration", "%s", f->cfg->hash != NULL ? f->cfg->hash : "-");
     }

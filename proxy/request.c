@@ -261,14 +261,6 @@ static void bad_request(struct exchange *ex, int status, const char *detail)
     answer_error(ex, status, PERR_HTTP_REQUEST_ERROR, detail);
 }
 
-static bool port_listed(const struct port_list *ports, uint16_t port)
-{
-    for (size_t i = 0; i < ports->count; i++)
-        if (port >= ports->items[i].first && port <= ports->items[i].last)
-            return true;
-    return false;
-}
-
 /* False: answered. */
 static bool tunnel_allowed(struct exchange *ex)
 {
@@ -296,7 +288,7 @@ static bool parse_connect(struct exchange *ex, const struct http1_head *h, struc
         return false;
     }
     ex->close_after = true;
-    if (!port_listed(&cfg->access.connect_ports, a->port)) {
+    if (!port_list_has(&cfg->access.connect_ports, a->port)) {
         COUNT(ex->w->c.client_errors_forbidden);
         answer_error(ex, 403, PERR_HTTP_REQUEST_DENIED, "the port is not in access.connect_ports");
         return false;

@@ -157,19 +157,6 @@ static void json_u64(struct json *j, const char *name, uint64_t n)
     json_int(j, name, n > INT64_MAX ? INT64_MAX : (int64_t)n);
 }
 
-const char *status_mode_name(enum mode m)
-{
-    switch (m) {
-    case MODE_ENFORCE:
-        return "enforce";
-    case MODE_SHADOW:
-        return "shadow";
-    case MODE_OFF:
-        return "off";
-    }
-    return "?";
-}
-
 /* The URL without user, password, query and fragment. */
 static void json_url(struct json *j, const char *name, const char *url)
 {
@@ -207,7 +194,7 @@ static void write_config(struct json *j, const struct proxy *p, const struct con
 {
     json_str(j, "config_file", cfg->file);
     json_str(j, "config_hash", cfg->hash);
-    json_str(j, "mode", status_mode_name(cfg->mode));
+    json_str(j, "mode", mode_name(cfg->mode));
     json_str(j, "fail_mode", cfg->fail_mode == FAIL_OPEN ? "open" : "closed");
     json_open(j, "listeners", '{');
     json_listeners(j, "proxy", p, SELF_PROXY);
@@ -465,7 +452,7 @@ void status_route_modes(const struct snapshot *snap, const char *modes[ROUTE_SLO
     for (size_t i = 0; snap != NULL && i <= snap->cfg->route_count; i++) {
         const struct live_route *r =
             i < snap->cfg->route_count ? &snap->routes[i] : &snap->fallback;
-        const char *mode = status_mode_name(r->cfg->mode);
+        const char *mode = mode_name(r->cfg->mode);
         bool differs = modes[r->slot] != NULL && strcmp(modes[r->slot], mode) != 0;
         modes[r->slot] = differs ? "mixed" : mode;
     }

@@ -33,7 +33,6 @@ uint64_t status_samples_skipped(const struct proxy *p);
 /* Our own answers by type, all routes. */
 void status_errors(const struct proxy *p, uint64_t sums[PERR_COUNT]);
 
-const char *status_mode_name(enum mode m);
 /* The mode of the routes that count in each slot; "mixed", or NULL: no such route any more. */
 void status_route_modes(const struct snapshot *snap, const char *modes[ROUTE_SLOTS]);
 /* Of one route's requests that only shadow mode let through. */

@@ -68,19 +68,6 @@ static const struct conn_ops upstream_ops = {
     .free = upstream_free,
 };
 
-static void keepalive_on(int fd, int64_t after_ms)
-{
-    int one = 1, seconds = (int)(after_ms / 1000), probes = 3;
-    if (after_ms == OFF)
-        return;
-    if (seconds < 1)
-        seconds = 1;
-    setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &one, sizeof(one));
-    setsockopt(fd, IPPROTO_TCP, TCP_KEEPIDLE, &seconds, sizeof(seconds));
-    setsockopt(fd, IPPROTO_TCP, TCP_KEEPINTVL, &seconds, sizeof(seconds));
-    setsockopt(fd, IPPROTO_TCP, TCP_KEEPCNT, &probes, sizeof(probes));
-}
-
 static struct upstream *upstream_new(struct exchange *ex, int fd, const struct address *address)
 {
     struct upstream *up = xcalloc(1, sizeof(*up));
@@ -91,7 +78,7 @@ static struct upstream *upstream_new(struct exchange *ex, int fd, const struct a
     target_ref(up->target);
     up->address = *address;
     up->ex = ex;
-    keepalive_on(fd, ex->route->cfg->timeouts.keepalive_ms);
+    conn_keepalive(fd, ex->route->cfg->timeouts.keepalive_ms);
     COUNT(w->c.upstream_connections);
     COUNT(w->c.upstream_connects_ok);
     return up;
