@@ -55,6 +55,7 @@ class Tally:
     def __init__(self):
         self.rows = []
         self.notices = []
+        self.told = []  # what failed or was unsteady, told again above the total
 
     def add(self, what, passed, failed, skipped, seconds):
         self.rows.append((what, passed, failed, skipped, seconds))
@@ -73,6 +74,8 @@ class Tally:
             print(f"{what:<28} {passed:5} passed, {failed} failed{extra}  ({seconds:.0f} s)")
         for text in self.notices:
             print(f"NOTICE: {text}")
+        for line in self.told:
+            print(line)
         passed, failed = self.total()
         print(f"{passed} passed, {failed} failed", flush=True)
         return 1 if failed or not passed else 0
@@ -163,6 +166,7 @@ def run_taps(tally, what, programs, jobs, env=None, prefix=()):
             name = os.path.basename(program[-1] if len(program) == 1 else program[1])
             print(f"{name + ' ':.<44} {passed:4} passed, {failed} failed {seconds:6.2f} s", flush=True)
             if failed:
+                tally.told.append(f"FAILED {what}: {name}")
                 print(f"   exit code {code}:\n   " + text.strip().replace("\n", "\n   "), flush=True)
     tally.add(what, *sums, time.monotonic() - began)
 
@@ -186,6 +190,7 @@ def seeds(tally, env):
     if done.returncode != 0 and not failed:
         failed = 1
     if failed:
+        tally.told.append("FAILED fuzz seeds, asan")
         print(done.stdout, flush=True)
     print(f"each seed of tests/fuzz once: {passed} passed, {failed} failed", flush=True)
     tally.add("fuzz seeds, asan", passed, failed, 0, time.monotonic() - began)
@@ -200,18 +205,24 @@ def integration(tally, variant, jobs, env, files=(), prefix=(), words=()):
     command = [*prefix, sys.executable, "tests/integration/run.py", "-j", str(jobs), "--bin", binary, *files]
     for word in words:
         command += ["-k", word]
-    began, found = time.monotonic(), None
+    began, found, naming = time.monotonic(), None, False
     with subprocess.Popen(command, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True, errors="replace",
                           env={**os.environ, **env}) as process:
         for line in process.stdout:
             found = SUMMARY.match(line.strip()) or found
             if not SUMMARY.match(line.strip()):  # one total is enough
                 print(line, end="", flush=True)
+                if line in ("failed:\n", "unsteady, passed when run alone:\n"):
+                    naming = True
+                    tally.told.append(f"{what}, {line.rstrip()}")
+                elif naming and line.strip():
+                    tally.told.append(line.rstrip())
     passed, failed, skipped = (int(n or 0) for n in found.groups()) if found else (0, 1, 0)
     if process.returncode != 0 and not failed:
         failed = 1
     if not found:
         print(f"tests/integration/run.py ended with {process.returncode} and no summary", flush=True)
+        tally.told.append(f"FAILED {what}: no summary, exit code {process.returncode}")
     tally.add(what, passed, failed, skipped, time.monotonic() - began)
 
 
@@ -224,6 +235,8 @@ def soak(tally, variant, seconds, env, prefix=()):
     command = [*prefix, sys.executable, "tests/integration/soak.py", "--seconds", str(seconds), "--bin",
                f"build/{variant}/tripswitch-proxy"]
     done = subprocess.run(command, cwd=ROOT, stdin=subprocess.DEVNULL, env={**os.environ, **env}, check=False)
+    if done.returncode != 0:
+        tally.told.append(f"FAILED {what}: exit code {done.returncode}")
     tally.add(what, int(done.returncode == 0), int(done.returncode != 0), 0, time.monotonic() - began)
 
 

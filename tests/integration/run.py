@@ -6,6 +6,10 @@
 Every test_*.py beside this file is loaded; classes run in parallel processes, the tests
 of a class one after the other.  A test that passes its time limit is killed together with
 what it started, and counts as failed.  The last line is the summary.
+
+A few that failed are run once more, alone, when all others have ended: on a machine that
+stood still for seconds a test of time may fail.  Whoever passes then is named as unsteady.
+What a sanitizer found, or a crash, or books that do not balance, is never asked again.
 """
 
 import argparse
@@ -28,6 +32,14 @@ os.environ["PYTHONDONTWRITEBYTECODE"] = "1"  # for the test processes
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 SETUP_LIMIT_S = 90
+ONCE_MORE_MAX = 8  # more than these are no accident
+# What is never an accident; of the logs that follow "--- stderr" only what sanitizers say.
+FINAL = re.compile(r"Sanitizer|runtime error:|BUG:|BUG at|stack smashing|double free|Assertion .* failed")
+FINAL_WORDS = re.compile(r"exit code|no exit|books|balance|leak|still runs")
+
+
+def final(detail):
+    return FINAL.search(detail) or FINAL_WORDS.search(detail.split("--- stderr")[0])
 
 
 def discover(files, words):
@@ -65,6 +77,7 @@ class Board:
         self.lock = threading.Lock()
         self.counts = {"ok": 0, "FAILED": 0, "skipped": 0}
         self.failures = []
+        self.unsteady = []
         self.slow = []
 
     def add(self, test_id, outcome, seconds, detail):
@@ -82,6 +95,16 @@ class Board:
             elif outcome == "skipped":
                 print(f"    skipped: {detail}", flush=True)
             self.slow.append((seconds, test_id))
+
+
+    def take_back(self):
+        """The failures that another run may mend, no longer counted."""
+        again = [f for f in self.failures if not final(f[1])]
+        if len(self.failures) > ONCE_MORE_MAX or not again:
+            return []
+        self.failures = [f for f in self.failures if f not in again]
+        self.counts["FAILED"] -= len(again)
+        return again
 
 
 class Worker:
@@ -161,6 +184,35 @@ class Worker:
                 self.kill()
 
 
+def once_more(board, units):
+    """The rest has ended: the failures that may be accidents, one after the other."""
+    known = {unit: tests for unit, _, tests in units}
+    worker = Worker(board)
+    for test_id, detail in board.take_back():
+        unit, _, name = test_id.rpartition(".")
+        if name not in known.get(unit, ()):  # its class could not be set up
+            unit = next((u for u in known if u in test_id), None)
+        if unit is None:
+            board.failures.append((test_id, detail))
+            board.counts["FAILED"] += 1
+            continue
+        before = len(board.failures)
+        print(f"once more, alone: {sentence(test_id)}", flush=True)
+        worker.run(unit, [name] if name in known[unit] else known[unit])
+        if len(board.failures) == before:
+            board.unsteady.append((test_id, detail))
+    worker.end()
+
+
+def tell(what, tests):
+    if tests:
+        print(f"\n{what}:")
+    for test_id, detail in tests:
+        print(f"  {sentence(test_id)}")
+        for line in detail.strip().splitlines()[:4]:
+            print(f"      {line.strip()[:200]}")
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("files", nargs="*", help="test files; all by default")
@@ -205,6 +257,7 @@ def main():
         for t in threads:
             while t.is_alive():
                 t.join(0.5)
+        once_more(board, units)
     except KeyboardInterrupt:
         for w in workers:
             w.kill()
@@ -212,10 +265,8 @@ def main():
     print(f"\n{time.monotonic() - began:.0f} s; the slowest:")
     for seconds, test_id in sorted(board.slow, reverse=True)[:8]:
         print(f"  {seconds:6.2f} s  {sentence(test_id)}")
-    if board.failures:
-        print("\nfailed:")
-        for test_id, _ in board.failures:
-            print(f"  {sentence(test_id)}")
+    tell("unsteady, passed when run alone", board.unsteady)
+    tell("failed", board.failures)
     ok, failed, skipped = (board.counts[k] for k in ("ok", "FAILED", "skipped"))
     missing = board.total - ok - failed - skipped
     if missing > 0 and not failed:

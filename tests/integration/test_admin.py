@@ -8,7 +8,7 @@ import socket
 import threading
 import time
 
-from harness import ROUTE_ALL, Case, Raw, free_port, has_ipv6, merge, run_binary, wait_until
+from harness import ROUTE_ALL, Case, Raw, free_port, has_ipv6, merge, run_binary, slowdown, wait_until
 from harness.tunnels import connect, echo, tunnel
 
 GUARD = "X-Tripswitch-Admin: 1"
@@ -115,7 +115,7 @@ class GuardTest(AdminCase):
             with self.subTest(path):
                 response = self.raw_admin("POST", path, f"Host: 127.0.0.1:{self.port}", GUARD, "Connection: close")
                 self.assertEqual((response.status, response.get("allow")), (405, "GET, HEAD"))
-        self.assertEqual(proxy.metric("config_reloads_total"), 0)
+        proxy.expect_metric(0, "config_reloads_total")
 
     def test_unknown_paths_are_404(self):
         self.start({}, self.control())
@@ -139,7 +139,7 @@ class GuardTest(AdminCase):
         self.assertIn("did you mean \"b\"", self.admin("PUT", "/breakers/bb/override", {"state": "open", "ttl": "1m",
                       "reason": "x"}, status=404)["detail"])
         self.admin("PUT", "/bypass", {"ttl": "1m"}, status=400)
-        self.assertEqual(proxy.metric("overrides"), 0)
+        proxy.expect_metric(0, "overrides")
 
     def test_a_body_too_large_and_a_head_too_long_are_refused(self):
         self.start({}, self.control())
@@ -286,7 +286,7 @@ class OverrideTest(AdminCase):
         self.assertLess(last - answered, 0.75, "a request that began after the end was refused")
         self.assertGreater(time.monotonic() - began, 0.65, "it ended too early")
         wait_until(lambda: [e["why"] for e in self.events(proxy, "override.ended")] == ["expired"], 5, "the log to say so")
-        self.assertEqual(proxy.metric("breaker_override_active", breaker="b"), 0)
+        proxy.expect_metric(0, "breaker_override_active", breaker="b")
         self.assertEqual(proxy.status()["overrides"], [])
 
     def test_a_reload_leaves_it_in_place(self):
@@ -339,7 +339,7 @@ class OverrideTest(AdminCase):
         self.assertEqual(client.read_exactly(6, "the echo"), b"\x00hello")
         self.hold("b", "open")
         client.expect_eof("the end of the tunnel")
-        self.assertEqual(proxy.metric("tunnels_closed_on_open_total"), 1)
+        proxy.expect_metric(1, "tunnels_closed_on_open_total")
 
     def test_holding_a_breaker_closed_spares_tunnels_that_the_server_would_end(self):
         control = self.control()
@@ -366,7 +366,7 @@ class BypassTest(AdminCase):
         began = time.monotonic()
         self.assertEqual(self.bypass(reason="an incident")["bypass"], True)
         self.assert_relayed(client.get(origin.url + "/"), 200, b"ok")
-        self.assertLess(time.monotonic() - began, 0.1 * (4 if "san" in os.environ.get("TRIPSWITCH_PROXY_BIN", "") else 1))
+        self.assertLess(time.monotonic() - began, 0.2 * slowdown())
 
         m = proxy.metrics()
         self.assertEqual(m.sum("bypass_active"), 1)
@@ -395,7 +395,7 @@ class BypassTest(AdminCase):
         self.bypass(ttl="800ms")
         self.assert_relayed(client.get(origin.url + "/"), 200, b"ok")
         wait_until(lambda: client.get(origin.url + "/").status == 503, 5, "bypass to end")
-        self.assertEqual(proxy.metric("bypass_active"), 0)
+        proxy.expect_metric(0, "bypass_active")
         wait_until(lambda: [e["why"] for e in self.events(proxy, "bypass.ended")] == ["expired"], 5, "the log to say so")
 
     def test_a_tunnel_and_the_http_inside_are_bypassed_as_well(self):
@@ -417,7 +417,7 @@ class BypassTest(AdminCase):
                            self.control())
         self.bypass()
         self.assert_relayed(self.get(self.http_origin().url + "/"), 200, b"ok")
-        self.assertEqual(proxy.metric("requests_total", outcome="bypassed"), 0)
+        proxy.expect_metric(0, "requests_total", outcome="bypassed")
 
 
 class EndpointsTest(AdminCase):
@@ -432,7 +432,7 @@ class EndpointsTest(AdminCase):
         problem = self.admin("POST", "/reload", status=422)
         self.assertEqual(len(problem["errors"]), 2, problem)
         self.assertRegex(problem["errors"][0], r"config\.json:1:\d+: /")
-        self.assertEqual(proxy.metric("config_last_reload_successful"), 0)
+        proxy.expect_metric(0, "config_last_reload_successful")
         self.assert_self_made(self.get(origin.url + "/"), 503, msg="the running configuration stays")
         proxy.config = good
         proxy.write_config(merge(good, {"workers": 2}))
@@ -466,7 +466,7 @@ class EndpointsTest(AdminCase):
             wait_until(lambda want=want: verdict() == want, 5, lambda want=want: f"{want}, it is {verdict()}")
         self.hold("b", "closed")
         self.assertEqual(verdict(), ("allowed", 1, "half_open"))
-        self.assertEqual(proxy.metric("breaker_decisions_total"), 0, "nothing was decided by asking")
+        proxy.expect_metric(0, "breaker_decisions_total", why="nothing was decided by asking")
         self.admin("GET", "/explain?url=a.test", status=400)
         self.admin("GET", "/explain", status=400)
 
@@ -523,7 +523,7 @@ class CommandTest(AdminCase):
         self.assert_relayed(self.get(origin.url + "/"), 200, b"ok")
         self.assertEqual(self.cli("bypass", "off", env=env).stdout, "bypass is off: breakers gate again\n")
         self.assertEqual(self.cli("bypass", "off", env=env).stdout, "bypass was not on\n")
-        self.assertEqual(proxy.metric("bypass_active"), 0)
+        proxy.expect_metric(0, "bypass_active")
 
     def test_mistakes_on_the_command_line_are_usage_errors_with_one_suggestion(self):
         cases = [

@@ -299,7 +299,7 @@ class SourceTest(Case):
     def test_base_url_is_the_same_option_as_control_url(self):
         control = self.control()
         proxy = self.proxy({"control": {"url": None}}, control, env={"TRIPSWITCH_BASE_URL": control.url + "/"})
-        self.assertEqual(proxy.metric("control_state_synced"), 1)
+        proxy.expect_metric(1, "control_state_synced")
         path = os.path.join(self.temp_dir(), "c.json")
         with open(path, "w", encoding="utf-8") as f:
             json.dump({"control": {"url": "http://127.0.0.1:1", "project_id": "p"}}, f)
@@ -325,7 +325,7 @@ class SecretTest(Case):
                        "TRIPSWITCH_API_KEY_FILE": self.secret_file(control.api_key + end),
                        "TRIPSWITCH_INGEST_SECRET_FILE": self.secret_file(control.ingest_secret + end)}
                 proxy = self.proxy({}, control, env=env)
-                self.assertEqual(proxy.metric("control_state_synced"), 1)
+                proxy.expect_metric(1, "control_state_synced")
                 self.assert_relayed(self.get(self.http_origin().url + "/"), 200)
                 control.wait_samples(1)
 
@@ -369,8 +369,8 @@ class PipeReloadTest(Case):
                 if writer:
                     self.addCleanup(os.close, os.open(proxy.config_path, os.O_RDWR))
                 proxy.reload()
-                self.assertEqual(proxy.metric("config_last_reload_successful"), 0)
-                self.assertEqual(proxy.metrics().sum("config_reloads_total", result="error"), 1)
+                proxy.expect_metric(0, "config_last_reload_successful")
+                proxy.expect_metric(1, "config_reloads_total", result="error")
                 self.assertIn("name a regular file", proxy.stderr())
                 self.assert_relayed(self.get(origin.url + "/", proxy=proxy), 200, b"ok")
                 proxy.stop()

@@ -3,7 +3,7 @@
 import threading
 import time
 
-from harness import BlackHole, Case, HttpOrigin, Origin, free_port, request, wait_until
+from harness import BlackHole, Case, HttpOrigin, Origin, free_port, request, slowdown, wait_until
 
 
 class DnsTest(Case):
@@ -86,7 +86,6 @@ class DnsTest(Case):
         client = self.client()
         self.assertEqual(client.get(f"http://move.test:{port}/").body, b"127.0.0.1")
         self.server.set("move.test", "127.0.0.2", ttl=1)
-        changed = time.monotonic()
 
         def moved():
             response = client.get(f"http://move.test:{port}/")
@@ -94,7 +93,6 @@ class DnsTest(Case):
             return response.body == b"127.0.0.2"
 
         wait_until(moved, 4, "the new address to be used")
-        self.assertLess(time.monotonic() - changed, 3.5)
 
     def test_an_address_that_refuses_is_followed_by_the_next(self):
         self.start()
@@ -119,14 +117,14 @@ class DnsTest(Case):
         for name in ("slow.test", "slow-other-way.test"):
             began = time.monotonic()
             self.assert_relayed(self.get(f"http://{name}:{hole.port}/"), 200, b"127.0.0.2")
-            self.assertLess(time.monotonic() - began, 1.5)
+            self.assertLess(time.monotonic() - began, 1.5 * slowdown())
 
     def test_all_addresses_refusing_is_one_502(self):
         self.start()
         self.server.set("none.test", "127.0.0.1", "127.0.0.2", "::1")
         port = free_port(("127.0.0.1", "127.0.0.2", "::1"))
         self.assert_self_made(self.get(f"http://none.test:{port}/"), 502, "connection_refused")
-        self.assertEqual(self._proxies[-1].metric("attempts_total", outcome="connect"), 1)
+        self._proxies[-1].expect_metric(1, "attempts_total", outcome="connect")
 
     def test_ipv6_only_and_ipv4_only_names_work(self):
         self.start()
@@ -155,7 +153,7 @@ class DnsTest(Case):
         self.server.behaviour["gone.test"] = "nxdomain"
         for _ in range(5):
             self.assert_self_made(self.get("http://gone.test/"), 502, "dns_error")
-        self.assertGreater(self._proxies[-1].metric("dns_lookups_total", result="nxdomain"), 0)
+        self._proxies[-1].wait_metric(lambda n: n > 0, "dns_lookups_total", result="nxdomain")
 
     def test_a_silent_resolver_is_504_after_dns_timeout(self):
         self.start({"dns": {"timeout": "400ms"}})
@@ -163,8 +161,8 @@ class DnsTest(Case):
         began = time.monotonic()
         response = self.get("http://mute.test/")
         self.assert_self_made(response, 504, "dns_timeout")
-        self.assertLess(time.monotonic() - began, 3)
-        self.assertEqual(self._proxies[-1].metric("attempts_total", outcome="dns"), 1)
+        self.assertLess(time.monotonic() - began, 3 * slowdown())
+        self._proxies[-1].expect_metric(1, "attempts_total", outcome="dns")
 
     def test_an_expired_answer_serves_while_the_resolver_fails(self):
         self.start({"dns": {"timeout": "500ms", "stale": "30s"}})
@@ -175,7 +173,7 @@ class DnsTest(Case):
         began = time.monotonic()
         wait_until(lambda: time.monotonic() - began > 1.3, 3, "the TTL to pass", step=0.1)
         self.assert_relayed(self.get(f"http://stale.test:{port}/"), 200)
-        self.assertGreater(self._proxies[-1].metric("dns_stale_answers_total"), 0)
+        self._proxies[-1].wait_metric(lambda n: n > 0, "dns_stale_answers_total")
 
     def test_an_expired_answer_serves_no_longer_than_dns_stale(self):
         self.start({"dns": {"timeout": "300ms", "stale": "1s"}})
@@ -209,13 +207,13 @@ class DnsTest(Case):
         proxy = self.start()
         origin = HttpOrigin()
         self.addCleanup(origin.stop)
-        self.server.behaviour["slow.test"] = 1.5
+        self.server.behaviour["slow.test"] = 3
         waiting = self.client(proxy).send(request("GET", f"http://slow.test:{origin.port}/"))
         wait_until(lambda: self.server.asked("slow.test"), 5, "the query")
         began = time.monotonic()
         for i in range(10):
             self.assert_relayed(self.get(f"http://fast{i}.test:{origin.port}/"), 200, b"ok")
-        self.assertLess(time.monotonic() - began, 1.2)
+        self.assertLess(time.monotonic() - began, 2.7)
         self.assert_relayed(waiting.read_response(), 200, b"ok")
 
     def test_a_client_that_leaves_during_a_lookup_does_no_harm(self):
@@ -248,7 +246,7 @@ class DnsTest(Case):
             t.join()
         self.assertEqual(refused.count(503), 5, refused)
         self.assertEqual(refused.count(504), 5, refused)
-        self.assertEqual(proxy.metric("attempts_total", outcome="local"), 5)
+        proxy.expect_metric(5, "attempts_total", outcome="local")
 
     def test_denied_destinations_are_checked_after_resolution(self):
         self.start({"access": {"deny_destinations": ["127.0.0.8/32"]}})
@@ -258,4 +256,4 @@ class DnsTest(Case):
         self.assertIn(response.status, (403, 502))
         self.assertEqual(len(response.get_all("proxy-status")), 1)
         self.assertEqual(made[0].connections, [])
-        self.assertEqual(self._proxies[-1].metric("attempts_total", outcome="local"), 1)
+        self._proxies[-1].expect_metric(1, "attempts_total", outcome="local")

@@ -71,7 +71,7 @@ class ZeroConfigurationTest(EmbeddedCase):
                            args=["--drain-min=0s", "--drain-idle=0s", "--admin-listen=off"])
         origin = self.http_origin()
         self.assert_relayed(self.get(origin.url + "/"), 200, b"ok")
-        self.assertEqual(proxy.metric("control_state_synced"), 1)
+        proxy.expect_metric(1, "control_state_synced")
 
     def test_a_refused_connect_trips_as_well(self):
         proxy = self.start()
@@ -232,11 +232,11 @@ class ManyHostsTest(EmbeddedCase):
         origin, client = self.http_origin(), self.client(proxy)
         for i in range(3):
             self.assert_relayed(client.get(f"http://h{i}.test:{origin.port}/"), 200, b"ok")
-        self.assertEqual(proxy.metric("limit_rejections_total", limit="auto_breakers"), 0)
+        proxy.expect_metric(0, "limit_rejections_total", limit="auto_breakers")
         for i in (3, 4, 5, 4):
             self.assert_relayed(client.get(f"http://h{i}.test:{origin.port}/"), 200, b"ok")
         proxy.wait_balance(settled=True)
-        self.assertEqual(proxy.metric("limit_rejections_total", limit="auto_breakers"), 3)
+        proxy.expect_metric(3, "limit_rejections_total", limit="auto_breakers")
         ungated = [e for e in proxy.log() if e.get("event") == "hosts.ungated"]
         self.assertEqual([(e["level"], e["host"]) for e in ungated], [("warning", f"h3.test:{origin.port}")],
                          "one warning an hour, for the first host that has no place")
@@ -247,7 +247,7 @@ class ManyHostsTest(EmbeddedCase):
             self.assert_relayed(client.get(f"http://h5.test:{origin.port}/"), 503, b"down\n")
         threading.Event().wait(0.5)
         self.assert_relayed(client.get(f"http://h5.test:{origin.port}/"), 503, b"down\n")
-        self.assertEqual(proxy.metric("breakers"), 3)
+        proxy.expect_metric(3, "breakers")
 
 
 class EmbeddedRoutesTest(EmbeddedCase):

@@ -109,7 +109,7 @@ class ControlPlaneTest(Case):
                 traffic.more()
                 traffic.end()
                 self.assertLess(traffic.slowest, 1.0 * slowdown())
-                self.assertEqual(proxy.metric("requests_in_flight"), 0)
+                proxy.expect_metric(0, "requests_in_flight")
                 proxy.stop()  # holds the books to account
 
     def test_a_stream_that_trickles_its_state_is_obeyed(self):
@@ -205,7 +205,7 @@ class StoppedTest(Case):
             time.sleep(1.6)  # this is the fault itself
         for client in [*clients, half]:
             self.assert_relayed(client.read_response(), 200, b"ok")
-        self.assertEqual(proxy.metric("attempts_total", outcome="success"), 5)
+        proxy.expect_metric(5, "attempts_total", outcome="success")
         proxy.wait_balance(settled=True)
 
 
@@ -274,7 +274,7 @@ class DyingUpstreamTest(SharedCase):
         self.assertEqual(wrong, [])
         self.wait_until(lambda: reset() + success() == len(cases), 5, lambda: f"{len(cases)} verdicts: {reset()}, {success()}")
         self.assertEqual((reset(), success()), (len(cases) - whole, whole))
-        self.assertEqual(self.px.metric("requests_in_flight"), 0)
+        self.px.expect_metric(0, "requests_in_flight")
         self.px.wait_balance(settled=True)
         self.wait_until(lambda: self.px.open_files() <= files + 1, 10, "every descriptor to be given back")
 
@@ -344,7 +344,7 @@ class CoincidenceTest(SharedCase):
                 self.send_and_reset(client, wire.replace(b"ORIGIN", origin.authority.encode()))
                 self.wait_until(lambda: aborted() == 1, 5, "the client's leave")
                 origin.wait_ended(timeout=5)
-        self.assertEqual(self.px.metric("requests_in_flight"), 0)
+        self.px.expect_metric(0, "requests_in_flight")
 
     def test_a_client_that_resets_half_a_head_is_forgotten_at_once(self):
         before = self.px.metric("client_connections")
@@ -459,8 +459,8 @@ class ExhaustionTest(Case):
         for client in holders:
             client.reset()
         wait_until(lambda: self.get(origin.url + "/", proxy=proxy).status == 200, 10, "service as before")
-        self.assertGreater(proxy.metric("attempts_total", outcome="local"), local)
-        self.assertEqual(proxy.metric("attempts_total", outcome="connect"), 0, "the upstream is not to blame")
+        proxy.wait_metric(lambda n: n > local, "attempts_total", outcome="local")
+        proxy.expect_metric(0, "attempts_total", why="the upstream is not to blame", outcome="connect")
         wait_until(lambda: proxy.metric("requests_in_flight") == 0, 10, "nothing in flight")
 
     def test_without_ports_to_the_upstream_a_request_is_refused_as_local_and_later_ones_pass(self):
@@ -486,8 +486,8 @@ class ExhaustionTest(Case):
         wait_until(lambda: connect(clients.pop(), origin.authority).status == 200, 10, "a port again")
         with open("/proc/sys/net/ipv4/ip_local_port_range", "r+", encoding="ascii") as f:
             f.write("32768 60999")
-        self.assertGreaterEqual(proxy.metric("attempts_total", outcome="local"), 1)
-        self.assertEqual(proxy.metric("attempts_total", outcome="connect"), 0)
+        proxy.wait_metric(lambda n: n >= 1, "attempts_total", outcome="local")
+        proxy.expect_metric(0, "attempts_total", outcome="connect")
 
     def test_a_full_disk_under_the_access_log_costs_lines_and_nothing_else(self):
         proxy = self.proxy({"access_log": {"mode": "all", "path": "/dev/full"}}, self.control(), warnings=True)

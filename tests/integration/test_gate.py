@@ -91,7 +91,7 @@ class RouteTest(SharedCase):
         recorded = self.delta("samples_recorded_total")
         self.assert_relayed(self.get(f"http://nobody.test:{origin.port}/"), 200, b"ok")
         self.assertEqual(recorded(), 0)
-        self.assertEqual(self.px.metric("attempts_total", route="_default", outcome="success") > 0, True)
+        self.px.wait_metric(lambda n: n > 0, "attempts_total", route="_default", outcome="success")
 
 
 class StateTest(SharedCase):
@@ -255,7 +255,7 @@ class KnownStateTest(Case):
         self.assert_self_made(response, 503, "destination_unavailable")
         self.assertEqual(response.get("x-tripswitch-state"), "unknown")
         self.assertEqual(origin.hits, 1)
-        self.assertEqual(proxy.metric("control_state_synced"), 0)
+        proxy.expect_metric(0, "control_state_synced")
         control.stream_mode = "ok"
         wait_until(lambda: proxy.metric("control_state_synced") == 1, 20, "to be synced at last")
         self.assert_relayed(self.get(f"http://careful.test:{origin.port}/"), 200, b"ok")
@@ -271,7 +271,7 @@ class KnownStateTest(Case):
                                    dns=self.dns(), warnings=True)
                 wait_until(lambda: proxy.breaker_state("b") == state, 5, "the breaker to be named")
                 proxy.wait_metric(lambda v: v == 0, "control_stream_connected")
-                self.assertEqual(proxy.metric("control_state_synced"), 0)
+                proxy.expect_metric(0, "control_state_synced")
                 for _ in range(3):
                     response = self.get(f"http://{host}:{origin.port}/")
                     if status == 200:
@@ -324,7 +324,7 @@ class KnownStateTest(Case):
         self.assert_self_made(self.get(origin.url + "/"), 503)
         control.go_away()
         wait_until(lambda: self.get(origin.url + "/").status == 200, 3, "stale at once")
-        self.assertEqual(proxy.metric("control_stream_connected"), 0)
+        proxy.expect_metric(0, "control_stream_connected")
 
     def test_a_name_the_server_does_not_have_is_allowed_in_both_fail_modes_and_warned_about_once(self):
         control = self.control({"other": "closed"})
@@ -332,7 +332,7 @@ class KnownStateTest(Case):
         for mode in ("open", "closed"):
             with self.subTest(mode):
                 proxy = self.proxy({"fail_mode": mode}, control, warnings=["b"])
-                self.assertEqual(proxy.metric("control_state_synced"), 1)
+                proxy.expect_metric(1, "control_state_synced")
                 for _ in range(3):
                     self.assert_relayed(self.get(origin.url + "/", proxy=proxy), 200, b"ok")
                 wait_until(proxy.warning_lines, 5, "the warning")
@@ -341,7 +341,7 @@ class KnownStateTest(Case):
     def test_a_project_without_breakers_is_synced_by_a_comment(self):
         control = self.control({})
         proxy = self.proxy({"routes": [{"name": "all", "router": "rtr"}], "fail_mode": "closed"}, control)
-        self.assertEqual(proxy.metric("control_state_synced"), 1)
+        proxy.expect_metric(1, "control_state_synced")
         self.assert_relayed(self.get(self.http_origin().url + "/"), 200, b"ok")
 
     def test_a_silent_stream_is_synced_after_a_moment(self):
@@ -358,7 +358,7 @@ class ModeTest(Case):
         proxy = self.proxy({"mode": "off"}, control, warnings=True)
         proxy.wait_breaker("b", "open")
         self.assert_relayed(self.get(self.http_origin().url + "/"), 200, b"ok")
-        self.assertEqual(proxy.metric("samples_recorded_total"), 0)
+        proxy.expect_metric(0, "samples_recorded_total")
 
     def test_a_bypassed_host_is_forwarded_ungated_unless_a_route_names_it(self):
         control = self.control({"b": "open"})

@@ -8,7 +8,7 @@ import socket
 import threading
 import time
 
-from harness import BlackHole, Case, HttpOrigin, Raw, chunk, free_port, merge, request, slowdown, wait_until
+from harness import BlackHole, Case, HttpOrigin, Raw, chunk, free_port, merge, request, build_cost, wait_until
 from harness.tunnels import connect, tunnel
 
 
@@ -95,7 +95,7 @@ class ConcurrentTest(HalfOpenCase):
                            self.control())
         clients = [self.client(proxy).send(request("GET", origin.url + "/")) for _ in range(5)]
         origin.wait_requests(5)
-        self.assertEqual(proxy.metric("half_open_leases"), 0)
+        proxy.expect_metric(0, "half_open_leases")
         go.set()
         for client in clients:
             self.assert_relayed(client.read_response(), 200, b"ok")
@@ -107,7 +107,7 @@ class ConcurrentTest(HalfOpenCase):
         for _ in range(50):
             self.assert_throttled(client.get(origin.url + "/"), "admits few")
         self.assertEqual(origin.hits, 0)
-        self.assertEqual(proxy.metric("half_open_limited_total"), 0)
+        proxy.expect_metric(0, "half_open_limited_total")
 
     def test_each_half_open_breaker_of_a_route_must_have_room(self):
         go = threading.Event()
@@ -120,7 +120,7 @@ class ConcurrentTest(HalfOpenCase):
         two = self.client(proxy).send(request("GET", url["two"]))
         origin.wait_requests(1)
         self.assert_throttled(self.get(url["both"]), "max_concurrent", "two")
-        self.assertEqual(proxy.metric("half_open_leases"), 1, "what was taken of the first is given back")
+        proxy.expect_metric(1, "half_open_leases", why="what was taken of the first is given back")
         one = self.client(proxy).send(request("GET", url["one"]))
         origin.wait_requests(2)
         self.assert_throttled(self.get(url["both"]), "max_concurrent", "one")
@@ -152,8 +152,8 @@ class RateTest(HalfOpenCase):
                 # What reaches the origin may have been held up on the way, so single gaps tell little.
                 self.assertLessEqual(len(at), (time.monotonic() - begin) / spacing + 1, at)
                 self.assertGreaterEqual(len(at), 2, at)
-                self.assertGreater(proxy.metric("half_open_limited_total", bound="rate"), 0)
-                self.assertEqual(proxy.metric("half_open_leases"), 0)
+                proxy.wait_metric(lambda n: n > 0, "half_open_limited_total", bound="rate")
+                proxy.expect_metric(0, "half_open_leases")
 
     @staticmethod
     def note_requests(conn, at):
@@ -187,7 +187,7 @@ class EligibleTest(HalfOpenCase):
         with self.subTest("a tunnel"):
             head = connect(self.client(proxy), origin.authority)
             self.assertEqual(head.status, 503)
-        self.assertEqual(proxy.metric("half_open_limited_total", bound="eligible"), 5)
+        proxy.expect_metric(5, "half_open_limited_total", bound="eligible")
 
     def test_a_tunnel_goes_by_the_method_connect(self):
         origin = self.http_origin()
@@ -226,7 +226,7 @@ class TimeoutTest(HalfOpenCase):
         origin = self.http_origin()
         proxy = self.half_open(route(timeout="500ms", no_response_after="100ms"))
         self.assert_self_made(self.get(origin.url + "/hang"), 504, "http_response_timeout")
-        self.assertEqual(proxy.metric("attempts_total", outcome="no_response"), 1)
+        proxy.expect_metric(1, "attempts_total", outcome="no_response")
         self.assertEqual(self.timeout(proxy), 0)
 
     def test_a_judged_answer_goes_on(self):
@@ -256,7 +256,7 @@ class TimeoutTest(HalfOpenCase):
         proxy.wait_metric(lambda v: v == 0, "half_open_leases")
         silent = tunnel(self.client(proxy), origin.authority)
         silent.expect_reset()
-        self.assertEqual(proxy.metric("attempts_total", outcome="local"), 1, "who was asked nothing has missed nothing")
+        proxy.expect_metric(1, "attempts_total", why="who was asked nothing has missed nothing", outcome="local")
 
     def test_while_closed_and_in_shadow_mode_nothing_is_cut(self):
         origin = self.http_origin()
@@ -301,7 +301,7 @@ class ExitsTest(HalfOpenCase):
         def through(then):
             def run(c):
                 tunnel(c, tunnels.authority)
-                self.assertEqual(proxy.metric("half_open_leases"), 1)
+                proxy.expect_metric(1, "half_open_leases")
                 then(c)
             return run
 
@@ -350,7 +350,7 @@ class ExitsTest(HalfOpenCase):
                 proxy.wait_metric(lambda v: v == 0, "half_open_leases")
                 self.assert_free(proxy, origin.url + "/", name)
                 client.close()
-        self.assertGreater(proxy.metric("retries_total"), 0)
+        proxy.wait_metric(lambda n: n > 0, "retries_total")
 
     @staticmethod
     def close_after_the_first(conn):
@@ -386,7 +386,7 @@ class ExitsTest(HalfOpenCase):
         self.assert_throttled(self.get(origin.url + "/"), "max_concurrent")
         client.send(f"GET / HTTP/1.1\r\nHost: {origin.authority}\r\n\r\n")
         origin.wait_requests(1)
-        self.assertEqual(proxy.metric("half_open_leases"), 1)
+        proxy.expect_metric(1, "half_open_leases")
         self.assert_throttled(self.get(origin.url + "/"), "max_concurrent")
         go.set()
         self.assert_relayed(client.read_response(), 200, b"ok")
@@ -399,7 +399,7 @@ class ExitsTest(HalfOpenCase):
         proxy = self.half_open(merge(route("deep", ["free"]), {"match": {"paths": ["/deep"]}}), route(max_concurrent=1),
                                breakers=("b", "free"), warnings=["a tunnel (HTTPS) never matches"])
         client = tunnel(self.client(proxy), origin.authority)
-        self.assertEqual(proxy.metric("half_open_leases"), 1)
+        proxy.expect_metric(1, "half_open_leases")
         client.send(f"GET /deep HTTP/1.1\r\nHost: {origin.authority}\r\n\r\n")
         origin.wait_requests(1)
         proxy.wait_metric(lambda v: v == 0, "half_open_leases")
@@ -553,7 +553,7 @@ class ShareTest(HalfOpenCase):
     CONNECTIONS, PIPELINED = 5, 50
 
     def test_the_share_that_reaches_the_origin_is_the_rate(self):
-        draws = 10000 // slowdown()
+        draws = 10000 // build_cost()
         origin = self.http_origin()
         origin.record = False
         proxy = self.half_open(route(max_concurrent=1000), config={"workers": 3, "access_log": {"mode": "off"}})

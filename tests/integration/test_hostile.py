@@ -99,7 +99,7 @@ class MemoryTest(Case):
             response = self.get(origin.url + path, proxy=proxy)
             self.assert_relayed(response, 200, msg=path)
             self.assertEqual(len(response.body), length)
-        self.assertEqual(proxy.metric("limit_rejections_total", limit="buffered_total"), 0)
+        proxy.expect_metric(0, "limit_rejections_total", limit="buffered_total")
 
     def test_readers_that_stall_do_not_keep_small_requests_from_being_answered(self):
         proxy = self.proxy({"limits": {"buffered_total": "1MiB"}}, self.control(), warnings=True)

@@ -39,7 +39,7 @@ class StartTest(Case):
         self.assertTrue(0.6 < took < 1.5 + slowdown() * 0.5, took)
         self.assertIn(503, early, "not started before that")
         self.assert_relayed(self.get(self.http_origin().url + "/"), 200, b"ok")
-        self.assertEqual(proxy.metric("fail_open_active"), 1)
+        proxy.expect_metric(1, "fail_open_active")
 
     @staticmethod
     def probe(proxy, path, seen):
@@ -122,7 +122,7 @@ class DrainTest(Case):
             self.assertNotIn("close", response.head.tokens("connection"))
             self.assertEqual(proxy.telemetry("/readyz").status, 503)
             self.assertEqual(proxy.telemetry("/livez").status, 200)
-            self.assertEqual(proxy.metric("draining"), 1)
+            proxy.expect_metric(1, "draining")
             last, n = time.monotonic(), n + 1
             threading.Event().wait(0.1)
         self.assertEqual(proxy.wait_exit(5), 0)
@@ -190,7 +190,7 @@ class DrainTest(Case):
         began = time.monotonic()
         proxy.signal(signal.SIGINT)
         self.assertEqual(proxy.wait_exit(10), 0)
-        self.assertLess(time.monotonic() - began, 2.5)
+        self.assertLess(time.monotonic() - began, 2 * slowdown())
 
     def test_a_second_sigint_is_130(self):
         proxy = self.proxy({"drain": {"min": "0s", "idle": "1s", "max": "25s"}}, self.control())
@@ -246,8 +246,8 @@ class RobustnessTest(Case):
             began = time.monotonic()
             self.assert_relayed(client.get(origin.url + "/"), 200, b"ok")
             slowest = max(slowest, time.monotonic() - began)
-        self.assertLess(slowest, 1)
-        self.assertGreater(proxy.metric("log_lines_dropped_total"), 0, "dropped and counted")
+        self.assertLess(slowest, slowdown())
+        proxy.wait_metric(lambda n: n > 0, "log_lines_dropped_total")
         client.close()
 
     def test_a_closed_stdout_does_no_harm(self):

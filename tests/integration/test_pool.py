@@ -311,7 +311,7 @@ class PoolLimitTest(Case):
             self.assert_relayed(client.read_response(), 200, b"ok")
         wait_until(lambda: sum(c.ended.is_set() for c in origin.connections) == 4, 3,
                    lambda: f"4 of 6 closed, {sum(c.ended.is_set() for c in origin.connections)} are")
-        self.assertEqual(proxy.metric("upstream_connections_idle"), 2)
+        proxy.expect_metric(2, "upstream_connections_idle")
 
     def test_a_keep_alive_of_five_seconds_at_the_origin_never_meets_a_request(self):
         # The default upstream_idle of 4 s is below the 5 s of common servers.

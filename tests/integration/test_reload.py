@@ -47,14 +47,14 @@ class ReloadTest(Case):
         proxy.config = good
         proxy.write_config()
         proxy.reload()
-        self.assertEqual(proxy.metric("config_last_reload_successful"), 1)
+        proxy.expect_metric(1, "config_last_reload_successful")
         self.assert_relayed(client.get(origin.url + "/"), 200, b"ok")
 
     def test_a_missing_file_never_replaces_a_running_one(self):
         proxy = self.proxy({}, self.control(), warnings=True)
         os.unlink(proxy.config_path)
         proxy.reload()
-        self.assertEqual(proxy.metric("config_last_reload_successful"), 0)
+        proxy.expect_metric(0, "config_last_reload_successful")
         self.assert_relayed(self.get(self.http_origin().url + "/"), 200, b"ok")
         proxy.write_config()
 
@@ -65,13 +65,13 @@ class ReloadTest(Case):
         old = copy.deepcopy(proxy.config)
         proxy.write_config(merge(proxy.config, changes))
         proxy.reload()
-        self.assertEqual(proxy.metric("config_restart_required"), 1)
-        self.assertEqual(proxy.metric("config_last_reload_successful"), 1)
+        proxy.expect_metric(1, "config_restart_required")
+        proxy.expect_metric(1, "config_last_reload_successful")
         self.assert_self_made(self.get(self.http_origin().url + "/"), 503)
         proxy.config = old
         proxy.write_config()
         proxy.reload()
-        self.assertEqual(proxy.metric("config_restart_required"), 0)
+        proxy.expect_metric(0, "config_restart_required")
 
     def test_running_exchanges_keep_the_configuration_they_began_with(self):
         control = self.control()
@@ -101,7 +101,7 @@ class ReloadTest(Case):
         proxy.write_config(merge(proxy.config, {"routes": [other, ROUTE_ALL]}))
         proxy.reload()
         self.assert_relayed(self.get(origin.url + "/"), 200)
-        self.assertEqual(proxy.metric("attempts_total", route="all", outcome="success"), 2)
+        proxy.expect_metric(2, "attempts_total", route="all", outcome="success")
 
     def test_the_stream_is_not_reopened_by_a_reload_that_does_not_concern_it(self):
         control = self.control()
@@ -109,7 +109,7 @@ class ReloadTest(Case):
         for _ in range(5):
             proxy.reload()
         self.assertEqual(len(control.stream_opens), 1)
-        self.assertEqual(proxy.metric("control_stream_connected"), 1)
+        proxy.expect_metric(1, "control_stream_connected")
 
     def test_a_rotated_secret_is_used_without_a_restart(self):
         control = self.control()
@@ -148,7 +148,7 @@ class ReloadTest(Case):
 
 class ReloadUnderLoadTest(Case):
     heavy = True
-    time_limit_s = 240
+    time_limit_s = 480
 
     def test_ten_thousand_reloads_under_load_fail_no_request(self):
         control = self.control({"b": "closed", "c": "closed"})
@@ -185,12 +185,11 @@ class ReloadUnderLoadTest(Case):
             return int(counter.search(proxy.telemetry("/metrics").body)[1])
 
         done, began = count(), time.monotonic()
-        limit = began + 55 * slowdown()
         wanted = done + RELOADS
         while done < wanted and not errors:
             if (done // 50) % 2 != (done - 1) // 50 % 2:
                 proxy.write_config(configs[(done // 50) % 2])
-            before = done
+            before, limit = done, time.monotonic() + 20  # for one of them, however slow the machine
             for _ in range(4):  # those that arrive together become one; the counter tells
                 proxy.signal(signal.SIGHUP)
             while done == before:

@@ -3,7 +3,7 @@
 import threading
 import time
 
-from harness import Case, request, wait_until
+from harness import Case, request, slowdown, wait_until
 
 
 class SampleTest(Case):
@@ -170,7 +170,7 @@ class SampleTest(Case):
         pause.wait(1.5)
         self.assertEqual(len(control.batches), 2, "30 s of rest")
         self.assertTrue(proxy.warning_lines(), "wrong credentials are the operator's business")
-        self.assertGreaterEqual(proxy.metric("sample_batches_total", result="auth"), 1)
+        proxy.wait_metric(lambda n: n >= 1, "sample_batches_total", result="auth")
         proxy.wait_balance()
 
     def test_401_once_costs_nothing(self):
@@ -237,7 +237,7 @@ class SampleTest(Case):
         began = time.monotonic()
         for _ in range(200):
             self.assert_relayed(client.get(origin.url + "/"), 200, b"ok")
-        self.assertLess(time.monotonic() - began, 2)
+        self.assertLess(time.monotonic() - began, 2 * slowdown())
         control.default_answer = 202
 
     def test_at_most_two_posts_are_in_flight(self):
@@ -266,7 +266,7 @@ class SampleTest(Case):
         wait_until(lambda: proxy.metric("samples_recorded_total") == 20, 5, "20 samples made")
         began = time.monotonic()
         self.assertEqual(proxy.terminate(), 0)
-        self.assertLess(time.monotonic() - began, 5.5, "1 s of drain and 3 s of flush at most")
+        self.assertLess(time.monotonic() - began, 4 + 1.5 * slowdown(), "1 s of drain and 3 s of flush at most")
 
     def test_without_an_ingest_secret_samples_go_unsigned(self):
         control, proxy = self.pair(control=self.control(signed=False), warnings=True)
@@ -277,8 +277,8 @@ class SampleTest(Case):
     def test_a_route_without_a_router_makes_no_samples(self):
         control, proxy = self.pair(config={"routes": [{"name": "all", "breakers": ["b"]}]})
         self.send(5)
-        self.assertEqual(proxy.metric("samples_recorded_total"), 0)
-        self.assertEqual(proxy.metric("attempts_total", outcome="success"), 5)
+        proxy.expect_metric(0, "samples_recorded_total")
+        proxy.expect_metric(5, "attempts_total", outcome="success")
 
     def test_a_restarted_ingest_connection_is_noticed(self):
         control, proxy = self.pair(warnings=True)

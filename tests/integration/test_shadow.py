@@ -125,7 +125,7 @@ class ShadowTest(Case):
         client.expect_silence(1.3)
         client.send(b"\x01")
         self.assertEqual(client.read_exactly(1), b"y")
-        self.assertEqual(proxy.metric("tunnels_closed_on_open_total"), 0)
+        proxy.expect_metric(0, "tunnels_closed_on_open_total")
         late = tunnel(self.client(proxy), origin.authority)
         late.close()
         client.close()

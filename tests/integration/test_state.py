@@ -2,7 +2,7 @@
 
 import time
 
-from harness import Case, StartError, merge, stays, wait_until
+from harness import Case, StartError, merge, stays, slowdown, wait_until
 
 EU = {"metadata": {"region": "eu", "tier": "1"}}
 GOLD = {"metadata": {"plan": "gold"}}
@@ -35,7 +35,7 @@ class SelectionTest(SelectionCase):
         self.assertEqual({s["router_id"] for s in control.wait_samples(1)}, {"rtr-gold"})
         got = self.selected(proxy)["all"]
         self.assertEqual((got["breakers"], got["router"]), (["eu-1", "eu-2"], "rtr-gold"))
-        self.assertEqual(proxy.metric("metadata_selectors", selection="ok"), 2)
+        proxy.expect_metric(2, "metadata_selectors", selection="ok")
         control.set("eu-2", "open")
         proxy.wait_breaker("eu-2", "open")
         response = client.get(origin.url + "/")
@@ -47,7 +47,7 @@ class SelectionTest(SelectionCase):
         proxy = self.proxy({"control": {**FAST}}, control)
         self.assert_relayed(self.get(self.http_origin().url + "/"), 200)
         stays(lambda: not control.lists and not control.polls, 2.5, lambda: f"{control.lists} {control.polls}")
-        self.assertEqual(proxy.metric("metadata_syncs_total"), 0)
+        proxy.expect_metric(0, "metadata_syncs_total")
 
     def test_only_the_list_that_is_needed_is_asked_for(self):
         control = self.plane()
@@ -60,7 +60,7 @@ class SelectionTest(SelectionCase):
         proxy = self.proxy(config(), control)
         generation = proxy.status()["workers"][0]["config_generation"]
         proxy.wait_metric(lambda v: v >= 3, "metadata_syncs_total", result="not_modified")
-        self.assertEqual(proxy.metric("metadata_syncs_total", result="ok"), 2, "each list once")
+        proxy.expect_metric(2, "metadata_syncs_total", why="each list once", result="ok")
         self.assertGreaterEqual(len([1 for _, known, status in control.lists if known and status == 304]), 3)
         self.assertEqual(proxy.status()["workers"][0]["config_generation"], generation)
 
@@ -93,7 +93,7 @@ class SelectionTest(SelectionCase):
             names = ["eu-1", "eu-2"] + (["us-1"] if i % 2 == 0 else [])
             while self.selected(proxy)["sel"]["breakers"] != names:
                 self.assert_relayed(client.get(origin.url + "/"), 200, b"ok")
-        self.assertEqual(proxy.metric("attempts_total", route="rest", outcome="success"), origin.hits)
+        proxy.expect_metric(origin.hits, "attempts_total", route="rest", outcome="success")
 
     def test_what_selects_nothing_is_said_once_and_passes(self):
         control, origin = self.plane(), self.http_origin()
@@ -121,7 +121,7 @@ class SelectionTest(SelectionCase):
         self.assertEqual(control.wait_samples(1)[0]["router_id"], "r1")
         got = self.selected(proxy)["all"]
         self.assertEqual((got["breakers"], got["breakers_found"], got["routers_found"]), (names[:16], 18, 2))
-        self.assertEqual(proxy.metric("metadata_selectors", selection="too_many_breakers"), 1)
+        proxy.expect_metric(1, "metadata_selectors", selection="too_many_breakers")
         control.set("b16", "open")
         proxy.wait_breaker("b16", "open")
         self.assert_relayed(client.get(origin.url + "/"), 200)
@@ -139,7 +139,7 @@ class SelectionTest(SelectionCase):
         control.metadata["us-1"] = EU["metadata"]
         wait_until(lambda: "selection.failed" in proxy.stderr(), 10, "a line about the broken file")
         self.assert_relayed(client.get(origin.url + "/"), 200)
-        self.assertEqual(proxy.metric("config_reloads_total"), 0)
+        proxy.expect_metric(0, "config_reloads_total")
         proxy.config = good
         proxy.write_config()
         proxy.reload()
@@ -198,13 +198,13 @@ class NotLoadedTest(SelectionCase):
                           {**SELECTED, "name": "open"}]
                 proxy = self.proxy(config(*routes, startup_sync_timeout="300ms"), control, warnings=True)
                 client = self.client(proxy)
-                self.assertEqual(proxy.metric("control_state_synced"), 1, "the stream has nothing to do with it")
+                proxy.expect_metric(1, "control_state_synced", why="the stream has nothing to do with it")
                 took = []
                 for _ in range(50):
                     began = time.monotonic()
                     self.assert_relayed(client.get(origin.url + "/"), 200, b"ok")
                     took.append(time.monotonic() - began)
-                self.assertLess(sorted(took)[len(took) // 2], 0.05)
+                self.assertLess(sorted(took)[len(took) // 2], 0.05 * slowdown())
                 response = client.get(origin.url.replace("127.0.0.1", "localhost") + "/")
                 self.assert_self_made(response, 503, "destination_unavailable")
                 self.assertEqual(response.get("x-tripswitch-state"), "unknown")
@@ -226,7 +226,7 @@ class NotLoadedTest(SelectionCase):
         control.list_fault = 503
         proxy = self.proxy({**config({**SELECTED, "mode": "shadow", "fail_mode": "closed"}, startup_sync_timeout="300ms"),
                             "access_log": {"mode": "all"}}, control, warnings=True)
-        self.assertEqual(proxy.metrics().sum("breaker_decisions_total", breaker="_other"), 0)
+        proxy.expect_metric(0, "breaker_decisions_total", breaker="_other")
         self.assert_relayed(self.get(origin.url + "/"), 200)
         self.assertEqual(proxy.metrics().one("breaker_decisions_total", breaker="_other", decision="shadow_reject"), 1)
         line = wait_until(proxy.access_log, 5, "an access line")[0]
@@ -242,7 +242,7 @@ class NotLoadedTest(SelectionCase):
         self.assert_relayed(client.get(origin.url + "/"), 200)
         control.list_fault = None
         wait_until(lambda: client.get(origin.url + "/").status == 503, 15, "eu-1 to gate")
-        self.assertEqual(proxy.metric("fail_open_active"), 0)
+        proxy.expect_metric(0, "fail_open_active")
 
     def test_start_up_waits_for_the_lists_as_for_the_states(self):
         control = self.plane()
@@ -261,8 +261,8 @@ class NotLoadedTest(SelectionCase):
             before = len(control.lists)
             control.wait_lists(before + 2, 15)
             self.assert_self_made(client.get(origin.url + "/"), 503, "destination_unavailable", str(fault))
-        self.assertGreaterEqual(proxy.metric("metadata_syncs_total", result="invalid"), 1)
-        self.assertGreaterEqual(proxy.metric("metadata_syncs_total", result="http"), 1)
+        proxy.wait_metric(lambda n: n >= 1, "metadata_syncs_total", result="invalid")
+        proxy.wait_metric(lambda n: n >= 1, "metadata_syncs_total", result="http")
         self.assertLessEqual(len(proxy.warning_lines()), 3, proxy.warning_lines())
 
     def test_a_refused_key_rests_and_retry_after_is_honoured(self):
@@ -286,7 +286,7 @@ class PollTest(SelectionCase):
         self.assert_relayed(client.get(origin.url + "/"), 200)
         control.breakers["b"] = ("half_open", 0.25)
         proxy.wait_breaker("b", "half_open")
-        self.assertEqual(proxy.metric("breaker_allow_ratio", breaker="b"), 0.25)
+        proxy.expect_metric(0.25, "breaker_allow_ratio", breaker="b")
         self.assertEqual(control.stream_opens, [])
         self.assertEqual({i for _, ids in control.polls for i in ids}, {"id-b"}, "only what routes use")
         m = proxy.metrics()
@@ -315,18 +315,18 @@ class PollTest(SelectionCase):
         control.wait_polls(3)
         self.assertEqual([len(ids) for _, ids in control.polls[:3]], [500, 500, 204])
         self.assert_self_made(self.get("http://127.0.0.1:1/"), 503, "destination_unavailable")
-        self.assertEqual(proxy.metric("breakers"), 1204)
+        proxy.expect_metric(1204, "breakers")
 
     def test_a_name_that_the_project_lacks_passes_and_is_told(self):
         control, origin = self.control({"other": "closed"}), self.http_origin()
         proxy = self.proxy({"control": {**FAST, "state_source": "poll"}, "fail_mode": "closed"}, control,
                            warnings=["let everything pass"])
         self.assert_relayed(self.get(origin.url + "/"), 200)
-        self.assertEqual(proxy.metric("breakers_missing"), 1)
-        self.assertEqual(proxy.metric("requests_without_state_total", reason="unknown_name"), 1)
+        proxy.expect_metric(1, "breakers_missing")
+        proxy.expect_metric(1, "requests_without_state_total", reason="unknown_name")
         control.breakers["b"] = ("open", None)  # made later
         proxy.wait_breaker("b", "open")
-        self.assertEqual(proxy.metric("breakers_missing"), 0)
+        proxy.expect_metric(0, "breakers_missing")
 
     def test_a_breaker_that_leaves_the_list_is_unknown_again(self):
         control, origin = self.control({"b": "open", "c": "closed"}), self.http_origin()
@@ -335,7 +335,7 @@ class PollTest(SelectionCase):
         control.remove("b")
         proxy.wait_breaker("b", "unknown")
         self.assert_relayed(self.get(origin.url + "/"), 200)
-        self.assertEqual(proxy.metric("breakers_gone_total"), 1)
+        proxy.expect_metric(1, "breakers_gone_total")
 
     def test_unknown_states_and_nonsense_are_dropped_and_counted(self):
         control = self.control({"b": "open", "c": "closed"})
@@ -366,7 +366,7 @@ class PollTest(SelectionCase):
                 for _ in range(20):
                     began = time.monotonic()
                     self.assertIn(client.get(origin.url + "/").status, (503, 200))
-                    self.assertLess(time.monotonic() - began, 1.0)
+                    self.assertLess(time.monotonic() - began, slowdown())
                 wait_until(lambda: client.get(origin.url + "/").status == 200, 20, "the state to be stale")
                 m = proxy.metrics()
                 self.assertEqual((m.one("control_state_stale"), m.one("control_state_synced")), (1, 1))
@@ -388,7 +388,7 @@ class PollTest(SelectionCase):
     def test_required_states_may_come_from_polls(self):
         options = {**FAST, "state_source": "poll", "require_sync": True, "startup_sync_timeout": "1s"}
         proxy = self.proxy({"control": options}, self.control())
-        self.assertEqual(proxy.metric("control_state_synced"), 1)
+        proxy.expect_metric(1, "control_state_synced")
         for fault in ("list_fault", "poll_fault"):
             with self.subTest(fault):
                 control = self.control()
@@ -421,7 +421,7 @@ class PollTest(SelectionCase):
         proxy = self.proxy({"control": {**FAST, "state_source": "poll"}})
         origin, client = self.origin(lambda conn: conn.close()), self.client(proxy)
         wait_until(lambda: client.get(origin.url + "/").status == 503, 15, "the breaker to trip")
-        self.assertGreaterEqual(proxy.metric("control_polls_total", result="ok"), 1)
+        proxy.wait_metric(lambda n: n >= 1, "control_polls_total", result="ok")
 
 
 class AutoTest(Case):
@@ -434,14 +434,14 @@ class AutoTest(Case):
         client = self.client(proxy)
         began = control.stream_opens[0] if control.stream_opens else time.monotonic()
         while not control.polls:
-            self.assertLess(time.monotonic() - began, 75)
+            self.assertLess(time.monotonic() - began, 70 + 5 * slowdown())
             self.assert_relayed(client.get(origin.url + "/"), 200)
             time.sleep(0.2)
         self.assertGreaterEqual(control.polls[0][0] - began, 59)
         self.assertGreaterEqual(len(control.stream_opens), 3)
         proxy.wait_breaker("b", "open")
         self.assert_self_made(client.get(origin.url + "/"), 503)
-        self.assertEqual(proxy.metric("control_state_source", source="poll"), 1)
+        proxy.expect_metric(1, "control_state_source", source="poll")
         opens = len(control.stream_opens)
         control.stream_mode = "ok"
         wait_until(lambda: len(control.stream_opens) > opens, 40, "the stream goes on being tried")
@@ -466,14 +466,14 @@ class AgeTest(Case):
     def test_off_obeys_the_last_state_for_ever(self):
         proxy, status = self.lose("off")
         stays(lambda: status() == 503, 3, "refused by the last state")
-        self.assertEqual(proxy.metric("control_state_stale"), 0)
+        proxy.expect_metric(0, "control_state_stale")
 
     def test_zero_is_stale_at_once(self):
         proxy, status = self.lose("0s")
         proxy.wait_metric(lambda v: v == 1, "control_state_stale", 1)
         self.assertEqual(status(), 200)
-        self.assertEqual(proxy.metric("fail_open_active"), 1)
-        self.assertEqual(proxy.metric("requests_without_state_total", reason="stale"), 1)
+        proxy.expect_metric(1, "fail_open_active")
+        proxy.expect_metric(1, "requests_without_state_total", reason="stale")
 
     def test_never_synced_stale_and_unknown_name_are_told_apart(self):
         control, origin = self.control({"other": "closed"}), self.http_origin()
@@ -517,7 +517,7 @@ class AgeTest(Case):
         self.assertEqual(proxy.breaker_state("c"), "open", "it is there still")
         self.assertEqual(control.lists[0][0], "breakers")
         self.assertEqual(len(control.lists), 1, "asked once")
-        self.assertEqual(proxy.metric("breakers_missing"), 1)
+        proxy.expect_metric(1, "breakers_missing")
 
     def test_a_reconnection_that_has_all_breakers_asks_for_no_list(self):
         control = self.control({"b": "open", "c": "open"})

@@ -4,7 +4,7 @@ import json
 import threading
 import time
 
-from harness import Case, SharedCase, stays, wait_until
+from harness import Case, SharedCase, stays, slowdown, wait_until
 
 
 class SpellingTest(SharedCase):
@@ -85,7 +85,7 @@ class SpellingTest(SharedCase):
                 self.check(b"event: state\ndata: " + data + b"\n\n", want="closed")
         self.assertGreaterEqual(invalid(), len(bad) - 2, "an allow_rate of the wrong type may pass or not")
         self.assertLessEqual(len(self.px.warning_lines()) - before, 2, self.px.warning_lines())
-        self.assertEqual(self.px.metric("control_stream_connected"), 1)
+        self.px.expect_metric(1, "control_stream_connected")
 
     def test_an_endless_event_is_given_up_and_the_next_one_read(self):
         self.cp.set("b", "closed")
@@ -109,7 +109,7 @@ class SpellingTest(SharedCase):
                 self.cp.send_raw(self.cp.event("b", "half_open", rate))
                 self.cp.send_raw(self.cp.event("fence", "open"))
                 self.px.wait_breaker("fence", "open")
-                self.assertLessEqual(self.px.metric("breaker_allow_ratio", breaker="b"), most)
+                self.px.wait_metric(lambda n: n <= most, "breaker_allow_ratio", breaker="b")
                 self.cp.set("fence", "closed")
                 self.px.wait_breaker("fence", "closed")
         self.cp.set("b", "closed")
@@ -122,13 +122,13 @@ class ReconnectTest(Case):
             with self.subTest(how):
                 control = self.control({"b": "closed"})
                 proxy = self.proxy({}, control, warnings=True)
-                self.assertEqual(proxy.metric("control_stream_connected"), 1)
+                proxy.expect_metric(1, "control_stream_connected")
                 control.breakers["b"] = ("open", None)  # while nobody listens
                 getattr(control, how)()
                 proxy.wait_breaker("b", "open", timeout=10)
                 self.assertEqual(len(control.stream_opens), 2)
-                self.assertEqual(proxy.metric("control_stream_connected"), 1)
-                self.assertGreaterEqual(proxy.metric("control_stream_disconnects_total"), 1)
+                proxy.expect_metric(1, "control_stream_connected")
+                proxy.wait_metric(lambda n: n >= 1, "control_stream_disconnects_total")
                 gap = control.stream_opens[1] - control.stream_opens[0]
                 self.assertGreater(gap, 0.1, "never at once: there may be thousands of us")
 
@@ -161,7 +161,7 @@ class ReconnectTest(Case):
                 control.stream_mode = status
                 proxy = self.proxy({"control": {"startup_sync_timeout": "100ms"}}, control, warnings=True)
                 wait_until(lambda: any(str(status) in w for w in proxy.warning_lines()), 5, "a warning with the status")
-                self.assertGreaterEqual(proxy.metric("control_stream_connects_total", result="auth"), 1)
+                proxy.wait_metric(lambda n: n >= 1, "control_stream_connects_total", result="auth")
                 stays(lambda: len(control.stream_opens) <= 2, 2.5, lambda: f"{len(control.stream_opens)} attempts")
                 self.assertLessEqual(len(proxy.warning_lines()), 3, proxy.warning_lines())
 
@@ -172,14 +172,14 @@ class ReconnectTest(Case):
         control.heartbeats.clear()
         opened = len(control.stream_opens)
         wait_until(lambda: len(control.stream_opens) > opened, 25, "a new stream after 15 s of silence")
-        self.assertGreaterEqual(proxy.metric("control_stream_disconnects_total", reason="timeout"), 1)
+        proxy.wait_metric(lambda n: n >= 1, "control_stream_disconnects_total", reason="timeout")
 
     def test_an_environment_proxy_is_ignored(self):
         control = self.control()
         env = {k: "http://127.0.0.1:9" for k in ("http_proxy", "HTTP_PROXY", "https_proxy", "HTTPS_PROXY", "ALL_PROXY",
                                                  "all_proxy")}
         proxy = self.proxy({}, control, env=env)
-        self.assertEqual(proxy.metric("control_state_synced"), 1)
+        proxy.expect_metric(1, "control_state_synced")
         self.assert_relayed(self.get(self.http_origin().url + "/"), 200, b"ok")
         control.wait_samples(1)
 
@@ -209,8 +209,8 @@ class DeadControlPlaneTest(Case):
                     began = time.monotonic()
                     self.assert_relayed(client.get(origin.url + "/"), 200, b"ok")
                     took.append(time.monotonic() - began)
-                self.assertLess(sorted(took)[len(took) // 2], 0.05)
-                self.assertLess(max(took), 1.0)
+                self.assertLess(sorted(took)[len(took) // 2], 0.05 * slowdown())
+                self.assertLess(max(took), slowdown())
                 for path in ("/livez", "/readyz", "/startupz"):
                     self.assertEqual(proxy.telemetry(path).status, 200, path)
                 proxy.stop()

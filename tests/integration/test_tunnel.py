@@ -11,7 +11,7 @@ import threading
 import time
 import unittest
 
-from harness import (Case, Ended, SharedCase, clean_environment, free_port, has_ipv6, pattern, slowdown, stays, tool,
+from harness import (Case, Ended, SharedCase, clean_environment, free_port, has_ipv6, pattern, build_cost, slowdown, stays, tool,
                      variant, wait_until)
 from harness.tunnels import Certificates, Flood, HttpsOrigin, client_hello, connect, echo, greeting, sink, tunnel
 
@@ -83,7 +83,7 @@ class TunnelTest(SharedCase):
         client = self.client()
         client.send(f"connect 127.0.0.1:{port} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\n\r\n")
         self.assert_self_made(client.read_response(), 400)
-        self.assertTrue(self.px.metric("tunnels") == 0)
+        self.px.expect_metric(0, "tunnels")
 
     def test_an_ipv6_literal_in_every_spelling(self):
         if not has_ipv6():
@@ -300,7 +300,7 @@ class TunnelTest(SharedCase):
 
         wait_until(stands, 20, "the writer to be stopped")
         self.assertLess(sent[0], 64 << 20)
-        self.assertLess(self.px.metric("buffered_bytes"), 256 * 1024)
+        self.px.wait_metric(lambda n: n < 256 * 1024, "buffered_bytes")
         client.close()
 
     def test_an_idle_tunnel_that_has_worked_holds_no_buffer(self):
@@ -339,8 +339,8 @@ class GateTest(Case):
         client.expect_eof("a close after HTTP/1.0")
         self.assertEqual(self.names.asked("pay.test"), 0)
         self.assertEqual(len(origin.connections), 0)
-        self.assertEqual(self.px.metric("attempts_started_total"), 0)
-        self.assertEqual(self.px.metric("requests_total", mode="connect", outcome="rejected"), 3)
+        self.px.expect_metric(0, "attempts_started_total")
+        self.px.expect_metric(3, "requests_total", mode="connect", outcome="rejected")
 
     def test_what_follows_a_refused_connect_never_reaches_anybody(self):
         origin = self.origin(echo)
@@ -370,8 +370,8 @@ class GateTest(Case):
         client = self.client()
         client.send(f"CONNECT {origin.authority} HTTP/1.1\r\nHost: x\r\n\r\n")
         self.assert_self_made(client.read_response(), 503, "connection_limit_reached")
-        self.assertEqual(self.px.metric("limit_rejections_total", limit="tunnels"), 1)
-        self.assertEqual(self.px.metric("tunnels"), 3)
+        self.px.expect_metric(1, "limit_rejections_total", limit="tunnels")
+        self.px.expect_metric(3, "tunnels")
         refused = self.client()
         refused.send(f"CONNECT pay.test:{origin.port} HTTP/1.1\r\nHost: x\r\n\r\n")
         self.assertEqual(refused.read_response().reason, "Circuit breaker open: pay", "the gate comes first")
@@ -391,7 +391,7 @@ class GateTest(Case):
         refused = self.client()
         refused.send(f"CONNECT {origin.authority} HTTP/1.1\r\nHost: x\r\n\r\n")
         self.assert_self_made(refused.read_response(), 503, "connection_limit_reached")
-        self.assertEqual(self.px.metric("tunnels"), 1)
+        self.px.expect_metric(1, "tunnels")
         for client in waiting:  # each way to end gives the place back
             client.close()
         self.px.wait_metric(lambda n: n == 1, "attempts_in_flight")
@@ -405,7 +405,7 @@ class GateTest(Case):
         for client in (kept, *more):
             client.close()
         self.px.wait_metric(lambda n: n == 0, "tunnels")
-        self.assertEqual(self.px.metric("limit_rejections_total", limit="tunnels"), 2)
+        self.px.expect_metric(2, "limit_rejections_total", limit="tunnels")
 
 
 class PortsTest(Case):
@@ -421,7 +421,7 @@ class PortsTest(Case):
             self.assert_self_made(client.read_response(), 403, "http_request_denied", msg=f"port {port}")
             client.expect_eof()
         self.assertEqual(len(other.connections), 0)
-        self.assertEqual(px.metric("attempts_started_total"), 1)
+        px.expect_metric(1, "attempts_started_total")
 
 
 class JudgeTest(SharedCase):
@@ -463,11 +463,12 @@ class JudgeTest(SharedCase):
     def test_success_at_the_first_upstream_byte_while_the_tunnel_stays(self):
         judged, origin = self.judged("success"), self.origin(echo)
         client = self.open(origin, "first.test")
-        self.assertEqual(self.px.metric("attempts_in_flight"), 1)
+        self.px.expect_metric(1, "attempts_in_flight")
         client.send(b"\x01")
         client.read_exactly(1)
         judged()
-        self.assertEqual((self.px.metric("attempts_in_flight"), self.px.metric("tunnels")), (0, 1))
+        self.px.expect_metric(0, "attempts_in_flight")
+        self.px.expect_metric(1, "tunnels")
         self.sample(origin, "first.test", "success", True)
         client.send(b"\x02" * 100)
         client.read_exactly(100)
@@ -601,7 +602,7 @@ class JudgeTest(SharedCase):
                 origin, taken = self.alerting(*parts)
                 client = self.open(origin, "begins.test").send(client_hello())
                 self.assertEqual(client.read_exactly(len(parts[0])), parts[0])
-                self.assertEqual(self.px.metric("attempts_in_flight"), 1, "not yet known")
+                self.px.expect_metric(1, "attempts_in_flight", why="not yet known")
                 time.sleep(0.6)
                 taken.release()
                 self.hear(client, taken, *parts[1:])
@@ -858,7 +859,7 @@ class OpenBreakerTest(Case):
                     worker.join()
                 busy.expect_eof()
                 self.exchange(keep)
-                self.assertEqual(self.px.metric("tunnels_closed_on_open_total") - closed, 3)
+                self.px.expect_metric(closed + 3, "tunnels_closed_on_open_total")
                 self.cp.set("b", "closed")
                 self.px.wait_breaker("b", "closed")
                 self.exchange(keep)
@@ -902,13 +903,13 @@ class OpenBreakerTest(Case):
         del names.behaviour["close.test"]  # the resolver asks again
         self.assertEqual(client.read_response_head().status, 200)
         client.expect_eof()
-        self.assertEqual(self.px.metric("tunnels_closed_on_open_total", route="close"), 1)
+        self.px.expect_metric(1, "tunnels_closed_on_open_total", route="close")
 
     def test_a_tunnel_that_heard_nothing_yet_ends_neutral(self):
         tunnel(self.client(), f"close.test:{self.origin_.port}")
         self.cp.set("b", "open")
         self.px.wait_metric(lambda n: n == 1, "attempts_total", outcome="local")
-        self.assertEqual(self.px.metric("samples_recorded_total"), 0)
+        self.px.expect_metric(0, "samples_recorded_total")
 
     def test_half_open_and_stale_close_nothing(self):
         client = self.open("close.test", False)
@@ -943,7 +944,7 @@ class StandingTunnelTest(Case):
     def reload(self, **route):
         self.px.write_config({**self.px.config, **self.config(**route)})
         self.px.reload()
-        self.assertEqual(self.px.metric("config_reloads_total", result="error"), 0)
+        self.px.expect_metric(0, "config_reloads_total", result="error")
 
     def state(self, name, state):
         self.cp.set(name, state)
@@ -968,7 +969,7 @@ class StandingTunnelTest(Case):
                 self.stays(client)
                 client.close()
                 self.state("b", "closed")
-        self.assertEqual(self.px.metric("tunnels_closed_on_open_total"), 0)
+        self.px.expect_metric(0, "tunnels_closed_on_open_total")
 
     def test_a_reload_may_condemn_tunnels(self):
         before = [{"tunnels_on_open": "keep"}, {"mode": "off"}, {"mode": "shadow"}, {"bypass": ["127.0.0.1"]},
@@ -1084,9 +1085,9 @@ class InnerHttpTest(SharedCase):
         self.assertEqual([(s["ok"], s["tags"]["status"]) for s in found],
                          [(True, "200"), (True, "404"), (False, "500"), (True, "200"), (True, "200")])
         self.assertEqual({s["tags"]["tier"] for s in found}, {"http"})
-        self.assertEqual(self.px.metric("tunnels"), 0, "it is a tunnel no longer")
+        self.px.expect_metric(0, "tunnels", why="it is a tunnel no longer")
         self.assertEqual((tunnels(), opaque(), http()), (0, 0, 6), "nor was it one; its CONNECT's attempt is neutral")
-        self.assertEqual(self.px.metric("client_connections", mode="connect"), 1)
+        self.px.expect_metric(1, "client_connections", mode="connect")
 
     def test_what_arrives_at_the_origin_is_what_the_client_said(self):
         origin = self.http_origin()
@@ -1210,8 +1211,8 @@ class LoopTest(Case):
             for host in ("[::1]", "[0:0:0:0:0:0:0:1]", "me6.test", "any6.test"):
                 with self.subTest(host):
                     self.refused(px, host, px.port, self.LOOP)
-        self.assertEqual(px.metric("tunnels_total"), 0)
-        self.assertGreater(px.metric("attempts_total", outcome="local"), 25)
+        px.expect_metric(0, "tunnels_total")
+        px.wait_metric(lambda n: n > 25, "attempts_total", outcome="local")
         self.assertEqual(px.metric("client_connections_total"), px.metric("requests_total"), "nobody came around")
 
     def test_a_listener_on_every_address_is_found_at_all_of_them(self):
@@ -1259,7 +1260,7 @@ class SoakTest(Case):
               file=sys.stderr, flush=True)
 
     def test_bytes_are_the_same_through_splice_and_through_copying(self):
-        megabytes = int(os.environ.get("TRIPSWITCH_TEST_SOAK_MB", 240 // slowdown()))
+        megabytes = int(os.environ.get("TRIPSWITCH_TEST_SOAK_MB", 240 // build_cost()))
         tunnels = 80  # both directions of each: more than there are pipes
         control = self.control({"b": "closed"})
         px = self.proxy({"workers": 2}, control)
@@ -1295,9 +1296,9 @@ class SoakTest(Case):
         pipes = self.pipes(px) - idle_pipes
         self.assertGreaterEqual(pipes, 2, "nothing went by splice")
         self.assertLessEqual(pipes, 2 * 64 * 2, "64 pipes per worker at most, each with two ends")
-        self.assertEqual(px.metric("tunnel_bytes_total", direction="down"), tunnels * size)
-        self.assertEqual(px.metric("tunnel_bytes_total", direction="up"), tunnels * (size + 4))
-        self.assertEqual(px.metric("buffered_bytes"), 0)
+        px.expect_metric(tunnels * size, "tunnel_bytes_total", direction="down")
+        px.expect_metric(tunnels * (size + 4), "tunnel_bytes_total", direction="up")
+        px.expect_metric(0, "buffered_bytes")
 
 
 class IdleTest(Case):
@@ -1350,7 +1351,7 @@ class IdleTest(Case):
             if len(held) % 2000 < 2:
                 print(f"idle tunnels: {px.metric('tunnels'):.0f} of {wanted}", file=sys.stderr, flush=True)
         took = time.monotonic() - began
-        self.assertEqual(px.metric("tunnels"), wanted)
+        px.expect_metric(wanted, "tunnels")
         px.wait_metric(lambda n: n == 0, "buffered_bytes")
         per_tunnel = (px.metric("process_resident_memory_bytes") - resident) / wanted
         print(f"{wanted} idle tunnels: {per_tunnel:.0f} bytes of the proxy's memory each, set up in {took:.1f} s",

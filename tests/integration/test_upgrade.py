@@ -42,7 +42,8 @@ class UpgradeTest(SharedCase):
                          (101, "websocket", ["upgrade"], "1"))
         self.assertEqual(head.get_all("proxy-status"), [])
         wait_until(lambda: success() == 1, 5, "the verdict")
-        self.assertEqual((self.px.metric("attempts_in_flight"), self.px.metric("tunnels")), (0, 1))
+        self.px.expect_metric(0, "attempts_in_flight")
+        self.px.expect_metric(1, "tunnels")
         sample = self.cp.wait_samples(1, where=lambda s: s["tags"]["host"] == origin.authority)[0]
         self.assertEqual((sample["ok"], sample["tags"]["tier"], sample["tags"]["status"]), (True, "http", "101"))
         for data in (b"\x81\x05hello", b"GET / HTTP/1.1\r\n\r\n", pattern(300_000)):
@@ -262,7 +263,7 @@ class LimitTest(Case):
         last = self.client(px)
         self.assert_self_made(last.get(origin.url + "/", *ASK), 503, "connection_limit_reached")
         self.assertEqual(connect(self.client(px), origin.authority).status, 503)
-        self.assertEqual(px.metric("limit_rejections_total", limit="tunnels"), 2)
+        px.expect_metric(2, "limit_rejections_total", limit="tunnels")
         first.close()
         px.wait_metric(lambda n: n == 1, "tunnels")
         self.assertEqual(last.request(request("GET", origin.url + "/", *ASK)).status, 101)

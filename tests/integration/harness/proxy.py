@@ -15,7 +15,7 @@ import time
 from .metrics import Books, Metrics
 from .ports import free_port
 from .raw import Raw
-from .wait import wait_until
+from .wait import busyness, wait_until
 
 ROOT = os.path.abspath(os.path.join(os.path.dirname(__file__), "..", "..", ".."))
 SANITIZER = re.compile(r"AddressSanitizer|LeakSanitizer|ThreadSanitizer|UndefinedBehaviorSanitizer|runtime error:|"
@@ -33,8 +33,14 @@ def variant():
     return next((v for v in ("asan", "tsan") if f"/{v}/" in path), "release")
 
 
-def slowdown():
+def build_cost():
+    """Of the sanitizers, for how much a test does."""
     return {"release": 1, "asan": 2, "tsan": 4}[variant()]
+
+
+def slowdown():
+    """What a limit on a duration is multiplied by."""
+    return build_cost() * busyness()
 
 
 def merge(base, extra):
@@ -267,6 +273,11 @@ class Proxy:
         """cond(value) over the summed series."""
         wait_until(lambda: cond(self.metric(name, **labels)), timeout,
                    lambda: f"{name}{labels or ''} is {self.metric(name, **labels):g}")
+
+    def expect_metric(self, wanted, name, why="", timeout=10.0, **labels):
+        """The summed series settles at this value: a client may have its answer before it is counted."""
+        wait_until(lambda: self.metric(name, **labels) == wanted, timeout,
+                   lambda: f"{name}{labels or ''} is {self.metric(name, **labels):g}, not {wanted:g} {why}")
 
     def memory_kib(self):
         with open(f"/proc/{self.pid}/status", encoding="ascii") as f:
