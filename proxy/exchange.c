@@ -509,6 +509,8 @@ void exchange_on_connect_failed(struct exchange *ex)
                                      "limits.dns_queue is reached" },
         [CONNECT_REFUSED] = { OUTCOME_CONNECT, 502, PERR_CONNECTION_REFUSED,
                               "the upstream refused the connection" },
+        [CONNECT_RESET] = { OUTCOME_RESET, 502, PERR_CONNECTION_TERMINATED,
+                            "the upstream reset the connection at once" },
         [CONNECT_TIMEOUT] = { OUTCOME_CONNECT, 504, PERR_CONNECTION_TIMEOUT,
                               "no connection within timeouts.connect" },
         [CONNECT_ERROR] = { OUTCOME_CONNECT, 502, PERR_DESTINATION_IP_UNROUTABLE,

@@ -277,7 +277,7 @@ static void note_failure(struct connect_job *job, enum connect_failure failure, 
     /* From what says least to what says most. */
     static const uint8_t weight[] = {
         [CONNECT_SELF] = 1,  [CONNECT_LOOP] = 1,    [CONNECT_DENIED] = 1,  [CONNECT_LOCAL] = 2,
-        [CONNECT_ERROR] = 3, [CONNECT_TIMEOUT] = 4, [CONNECT_REFUSED] = 5,
+        [CONNECT_ERROR] = 3, [CONNECT_TIMEOUT] = 4, [CONNECT_REFUSED] = 5, [CONNECT_RESET] = 6,
     };
     struct worker *w = job->ex->w;
     if (job->failure == CONNECT_OK || weight[failure] > weight[job->failure]) {
@@ -295,6 +295,9 @@ static enum connect_failure failure_of(int error)
     switch (error) {
     case ECONNREFUSED:
         return CONNECT_REFUSED;
+    case ECONNRESET:
+    case EPIPE:
+        return CONNECT_RESET;
     case ETIMEDOUT:
         return CONNECT_TIMEOUT;
     case EMFILE:

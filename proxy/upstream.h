@@ -38,6 +38,7 @@ enum connect_failure {
     CONNECT_DNS_TIMEOUT,
     CONNECT_DNS_QUEUE_FULL,
     CONNECT_REFUSED,
+    CONNECT_RESET, /* it stood, and was reset before we looked */
     CONNECT_TIMEOUT,
     CONNECT_ERROR,  /* unreachable and the like; error says which */
     CONNECT_LOCAL,  /* descriptors, ports, memory */

@@ -293,6 +293,14 @@ class DyingUpstreamTest(SharedCase):
                     self.assert_self_made(response, 502, ("connection_terminated", "http_response_incomplete"))
         self.px.wait_balance(settled=True)
 
+    def test_a_reset_as_soon_as_it_stands_is_a_reset_even_if_the_connect_learns_of_it(self):
+        reset, others = self.delta("attempts_total", outcome="reset"), self.delta("attempts_total", outcome="connect")
+        origin = self.origin(lambda conn: conn.reset())
+        for _ in range(100):
+            self.assert_self_made(self.client().get(origin.url + "/", method="POST", body=b"x"), 502, "connection_terminated")
+        self.wait_until(lambda: reset() == 100, 5, lambda: f"100 resets: {reset()}")
+        self.assertEqual(others(), 0)
+
 
 class CoincidenceTest(SharedCase):
     """Bytes and a reset behind them that the proxy learns of in one and the same event."""
