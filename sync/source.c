@@ -28,12 +28,14 @@ static void start_polling(struct source *s, int64_t now_ms, double draw)
     schedule_soon(&s->poll, s->options.poll_interval_ms, now_ms, draw);
 }
 
-void source_look(struct source *s, bool delivers, unsigned failed_opens, int64_t now_ms,
+void source_look(struct source *s, enum source_stream stream, unsigned failed_opens, int64_t now_ms,
                  double draw)
 {
-    if (s->delivers && !delivers)
+    bool delivers = stream == SOURCE_STREAM_DELIVERS;
+
+    if (s->stream == SOURCE_STREAM_DELIVERS && !delivers)
         s->without_ms = now_ms;
-    s->delivers = delivers;
+    s->stream = stream;
     s->failed_opens = failed_opens;
     if (!s->configured || s->options.wanted != SOURCE_AUTO)
         return;
@@ -69,8 +71,9 @@ int64_t source_poll_ms(const struct source *s)
 
 int64_t source_look_ms(const struct source *s)
 {
-    bool may_fall_back = s->configured && s->options.wanted == SOURCE_AUTO && !s->polling &&
-                         !s->delivers && s->failed_opens >= SOURCE_FAILED_OPENS;
+    bool fails = s->stream == SOURCE_STREAM_MUTE ||
+                 (s->stream == SOURCE_STREAM_GONE && s->failed_opens >= SOURCE_FAILED_OPENS);
+    bool may_fall_back = s->configured && s->options.wanted == SOURCE_AUTO && !s->polling && fails;
 
     return may_fall_back ? s->without_ms + SOURCE_WITHOUT_STREAM_MS : INT64_MAX;
 }

@@ -2,9 +2,10 @@
  * source.h - where breaker states come from: the stream, or polls.  Pure.
  *
  * control.state_source: "stream" never polls; "poll" never streams; "auto" polls once
- * SOURCE_FAILED_OPENS attempts in a row to open the stream have come to nothing and
- * SOURCE_WITHOUT_STREAM_MS have passed without it.  The stream goes on being tried
- * meanwhile, and polling ends as soon as it delivers.
+ * SOURCE_WITHOUT_STREAM_MS have passed without states from the stream, and either the last
+ * SOURCE_FAILED_OPENS attempts to open it have come to nothing or it stands and is mute (a
+ * proxy on the way that holds it back answers 200 like the service).  The stream goes on
+ * being tried meanwhile, and polling ends as soon as it delivers.
  */
 #ifndef SYNC_SOURCE_H
 #define SYNC_SOURCE_H
@@ -16,6 +17,12 @@
 #define SOURCE_FAILED_OPENS      3
 #define SOURCE_WITHOUT_STREAM_MS 60000
 
+enum source_stream {
+    SOURCE_STREAM_GONE, /* does not stand: being opened, or waiting for the next attempt */
+    SOURCE_STREAM_MUTE, /* stands, and has not said what the states are */
+    SOURCE_STREAM_DELIVERS,
+};
+
 struct source_options {
     enum state_source wanted;
     int64_t poll_interval_ms;
@@ -25,18 +32,17 @@ struct source_options {
 struct source {
     bool configured;
     struct source_options options;
-    bool polling;          /* polls are what states come from now */
-    bool asking;           /* a poll is under way */
-    bool delivers;         /* the stream, when last looked at */
-    unsigned failed_opens; /* likewise */
-    int64_t without_ms;    /* since when the stream does not deliver; valid while it does not */
-    struct schedule poll;  /* valid while polling */
+    bool polling;              /* polls are what states come from now */
+    bool asking;               /* a poll is under way */
+    enum source_stream stream; /* when last looked at */
+    unsigned failed_opens;     /* likewise */
+    int64_t without_ms;        /* since when the stream does not deliver; valid while it does not */
+    struct schedule poll;      /* valid while polling */
 };
 
 void source_configure(struct source *s, const struct source_options *o, int64_t now_ms);
-/* At every turn: does the stream deliver states, and if not, how many attempts in a row to open
- * it came to nothing? */
-void source_look(struct source *s, bool delivers, unsigned failed_opens, int64_t now_ms,
+/* At every turn: how is the stream, and how many attempts in a row to open it came to nothing? */
+void source_look(struct source *s, enum source_stream stream, unsigned failed_opens, int64_t now_ms,
                  double draw);
 
 bool source_poll_due(const struct source *s, int64_t now_ms);

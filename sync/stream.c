@@ -329,6 +329,11 @@ void stream_configure(struct stream *s, const struct settings *settings, bool ke
     wait_for(s, 0, now_ms);
 }
 
+bool stream_stands(const struct stream *s)
+{
+    return s->state == STREAM_OPEN;
+}
+
 bool stream_delivers(const struct stream *s)
 {
     return s->state == STREAM_OPEN && s->delivered;

@@ -25,7 +25,8 @@ void stream_free(struct stream *s); /* NULL is fine; closes it first */
 void stream_configure(struct stream *s, const struct settings *settings, bool keep, int64_t now_ms);
 void stream_close(struct stream *s, int64_t now_ms); /* for good */
 
-/* For source.h: it stands and has said something; attempts in a row that said nothing. */
+/* For source.h: it stands; and has said something; attempts in a row that said nothing. */
+bool stream_stands(const struct stream *s);
 bool stream_delivers(const struct stream *s);
 unsigned stream_failed_opens(const struct stream *s);
 

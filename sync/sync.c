@@ -230,8 +230,12 @@ static void sleep_until(struct sync *s, int64_t until_ms)
 static void look_at_source(struct sync *s, int64_t now_ms)
 {
     bool polling = s->source.polling;
-    bool delivers = stream_delivers(s->stream) && known_trusted(s->known);
-    source_look(&s->source, delivers, stream_failed_opens(s->stream), now_ms, prng_unit(&s->prng));
+    enum source_stream stream = SOURCE_STREAM_GONE;
+    if (stream_delivers(s->stream) && known_trusted(s->known))
+        stream = SOURCE_STREAM_DELIVERS;
+    else if (stream_stands(s->stream))
+        stream = SOURCE_STREAM_MUTE;
+    source_look(&s->source, stream, stream_failed_opens(s->stream), now_ms, prng_unit(&s->prng));
     if (s->source.polling != polling)
         stats_line(&s->stats, "control.state_source",
                    polling ? "breaker states come from the stream again"

@@ -428,6 +428,9 @@ class AutoTest(Case):
     time_limit_s = 150
 
     def test_without_the_stream_for_a_minute_states_are_polled_until_it_delivers_again(self):
+        mute = self.control({"b": "open"}, heartbeat_s=0.5)
+        mute.stream_mode = "mute"
+        waiting = self.proxy({"control": {**FAST, "startup_sync_timeout": "100ms"}}, mute, warnings=True)
         control, origin = self.control({"b": "open"}), self.http_origin()
         control.stream_mode = 503
         proxy = self.proxy({"control": {**FAST, "startup_sync_timeout": "100ms"}}, control, warnings=True)
@@ -442,6 +445,11 @@ class AutoTest(Case):
         proxy.wait_breaker("b", "open")
         self.assert_self_made(client.get(origin.url + "/"), 503)
         proxy.expect_metric(1, "control_state_source", source="poll")
+        # So it is with a stream that is accepted, and then says nothing.
+        waiting.wait_breaker("b", "open")
+        self.assertEqual(len(mute.stream_opens), 1)
+        self.assertGreaterEqual(mute.polls[0][0] - mute.stream_opens[0], 59)
+        self.assert_self_made(self.get(origin.url + "/", proxy=waiting), 503)
         opens = len(control.stream_opens)
         control.stream_mode = "ok"
         wait_until(lambda: len(control.stream_opens) > opens, 40, "the stream goes on being tried")

@@ -39,7 +39,7 @@ static void the_wanted_source_decides_what_happens_at_first(void **state)
                      (long long)source_poll_ms(&s));
     }
     struct source none = { 0 };
-    source_look(&none, false, 100, INT64_MAX - 1, 0);
+    source_look(&none, SOURCE_STREAM_GONE, 100, INT64_MAX - 1, 0);
     assert_false(source_poll_due(&none, INT64_MAX - 1));
 }
 
@@ -63,11 +63,12 @@ static void auto_falls_back_after_three_failed_opens_and_a_minute(void **state)
             struct source s = made(cases[i].wanted);
             int64_t since = START;
             if (was_up && cases[i].wanted != SOURCE_POLL) { /* the minute starts at its loss */
-                source_look(&s, true, 0, START + 5, 0);
+                source_look(&s, SOURCE_STREAM_DELIVERS, 0, START + 5, 0);
                 since = START + 500000;
-                source_look(&s, false, 0, since, 0);
+                source_look(&s, SOURCE_STREAM_GONE, 0, since, 0);
             }
-            source_look(&s, false, cases[i].failed_opens, since + cases[i].after_ms, 0);
+            source_look(&s, SOURCE_STREAM_GONE, cases[i].failed_opens, since + cases[i].after_ms,
+                        0);
             if (s.polling != cases[i].polling)
                 fail_msg("source %d, %u failed, %lld ms, was up %d: polling %d",
                          (int)cases[i].wanted, cases[i].failed_opens, (long long)cases[i].after_ms,
@@ -76,15 +77,32 @@ static void auto_falls_back_after_three_failed_opens_and_a_minute(void **state)
     }
 }
 
+static void auto_falls_back_after_a_minute_with_a_mute_stream(void **state)
+{
+    (void)state;
+    struct source s = made(SOURCE_AUTO);
+    source_look(&s, SOURCE_STREAM_MUTE, 0, START + 5, 0);
+    assert_int_equal(source_look_ms(&s), START + 60000);
+    source_look(&s, SOURCE_STREAM_MUTE, 0, START + 59999, 0);
+    assert_false(s.polling);
+    source_look(&s, SOURCE_STREAM_GONE, 2, START + 60000, 0); /* perhaps the next one speaks */
+    assert_false(s.polling);
+    source_look(&s, SOURCE_STREAM_MUTE, 2, START + 60001, 0);
+    assert_true(s.polling);
+    struct source only = made(SOURCE_STREAM);
+    source_look(&only, SOURCE_STREAM_MUTE, 0, START + 600000, 0);
+    assert_false(only.polling);
+}
+
 static void it_says_when_to_look_again(void **state)
 {
     (void)state;
     struct source s = made(SOURCE_AUTO);
-    source_look(&s, false, 2, START + 100, 0);
+    source_look(&s, SOURCE_STREAM_GONE, 2, START + 100, 0);
     assert_int_equal(source_look_ms(&s), INT64_MAX); /* another failed open is news of the stream */
-    source_look(&s, false, 3, START + 200, 0);
+    source_look(&s, SOURCE_STREAM_GONE, 3, START + 200, 0);
     assert_int_equal(source_look_ms(&s), START + 60000);
-    source_look(&s, false, 3, START + 60000, 0.5);
+    source_look(&s, SOURCE_STREAM_GONE, 3, START + 60000, 0.5);
     assert_true(s.polling);
     assert_int_equal(source_look_ms(&s), INT64_MAX);
     /* the first poll comes within a tenth of the interval */
@@ -95,18 +113,18 @@ static void polling_ends_as_soon_as_the_stream_delivers(void **state)
 {
     (void)state;
     struct source s = made(SOURCE_AUTO);
-    source_look(&s, false, 3, START + 60000, 0);
+    source_look(&s, SOURCE_STREAM_GONE, 3, START + 60000, 0);
     assert_true(source_poll_due(&s, START + 60000));
     source_poll_begun(&s);
     assert_false(source_poll_due(&s, START + 90000)); /* one at a time */
-    source_look(&s, true, 0, START + 70000, 0);
+    source_look(&s, SOURCE_STREAM_DELIVERS, 0, START + 70000, 0);
     assert_false(s.polling);
     assert_false(source_poll_due(&s, INT64_MAX - 1));
     /* and a minute counts anew from the next loss */
-    source_look(&s, false, 0, START + 80000, 0);
-    source_look(&s, false, 3, START + 139999, 0);
+    source_look(&s, SOURCE_STREAM_GONE, 0, START + 80000, 0);
+    source_look(&s, SOURCE_STREAM_GONE, 3, START + 139999, 0);
     assert_false(s.polling);
-    source_look(&s, false, 3, START + 140000, 0);
+    source_look(&s, SOURCE_STREAM_GONE, 3, START + 140000, 0);
     assert_true(s.polling);
 }
 
@@ -179,7 +197,7 @@ static void a_reload_keeps_what_goes_on_and_applies_the_rest(void **state)
     assert_false(s.polling);
 
     s = made(SOURCE_AUTO);
-    source_look(&s, false, 3, START + 60000, 0);
+    source_look(&s, SOURCE_STREAM_GONE, 3, START + 60000, 0);
     source_configure(&s, &(struct source_options){ SOURCE_AUTO, INTERVAL }, START + 60001);
     assert_true(s.polling);
     source_configure(&s, &(struct source_options){ SOURCE_POLL, INTERVAL }, START + 60002);
@@ -191,6 +209,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(the_wanted_source_decides_what_happens_at_first),
         cmocka_unit_test(auto_falls_back_after_three_failed_opens_and_a_minute),
+        cmocka_unit_test(auto_falls_back_after_a_minute_with_a_mute_stream),
         cmocka_unit_test(it_says_when_to_look_again),
         cmocka_unit_test(polling_ends_as_soon_as_the_stream_delivers),
         cmocka_unit_test(polls_follow_each_other_at_the_interval_give_or_take_a_tenth),

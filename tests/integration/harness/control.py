@@ -42,8 +42,8 @@ class ControlPlane:
     """
     Streams: `set()` changes a breaker and tells every open stream; `stream_mode` decides
     what the next openings get: "ok", an int (that status), "hole" (accepted, never
-    answered), "garbage", "silent" (200, nothing more), "no-snapshot" (200 and a comment), "trickle" (the
-    snapshot byte by byte, one a millisecond, then the heartbeats), or "wrong-type".
+    answered), "garbage", "silent" (200 and heartbeats), "no-snapshot" (200 and a comment), "trickle" (the
+    snapshot byte by byte, one a millisecond, then the heartbeats), "mute" (200 and nothing more), or "wrong-type".
 
     Ingest: `answers` is a list consumed one per POST, then `default_answer` holds:
       202 400 401 413 422 429 500 503   that status; (429, seconds) adds Retry-After
@@ -348,7 +348,8 @@ class ControlPlane:
                     time.sleep(0.001)
             elif mode == "no-snapshot":
                 sock.sendall(chunk(b": hello\n\n"))
-            self.streams.append(sock)
+            if mode != "mute":
+                self.streams.append(sock)
         conn.sock.settimeout(None)
         conn.read_to_eof()
         return False
