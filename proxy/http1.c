@@ -96,20 +96,25 @@ static bool is_text_byte(unsigned char c)
     return (c >= ' ' && c != 0x7f) || c == '\t';
 }
 
-/* No control byte but the tab (RFC 9110 5.5).  Eight at a time: every byte of every head
- * comes along here. */
-static bool is_text(struct slice s)
+/* The first control byte that is no tab (RFC 9110 5.5), or the end.  Eight at a time: every
+ * byte of every head comes along here. */
+static const char *text_end(const char *p, const char *end)
 {
-    size_t i = 0;
-    while (i < s.len) {
-        if (s.len - i >= 8 && !eight_hold_control(s.p + i)) {
-            i += 8;
+    while (p < end) {
+        if (end - p >= 8 && !eight_hold_control(p)) {
+            p += 8;
             continue;
         }
-        if (!is_text_byte((unsigned char)s.p[i++]))
-            return false;
+        if (!is_text_byte((unsigned char)*p))
+            return p;
+        p++;
     }
-    return true;
+    return end;
+}
+
+static bool is_text(struct slice s)
+{
+    return text_end(s.p, s.p + s.len) == s.p + s.len;
 }
 
 bool http1_next_item(struct slice *rest, struct slice *item)
@@ -148,34 +153,54 @@ bool http1_method_idempotent(struct slice m)
 
 static enum http1_field_id field_id(struct slice name)
 {
-    static const struct {
-        struct slice name;
-        enum http1_field_id id;
-    } known[] = {
-        { SLICE("te"), FIELD_TE },
-        { SLICE("via"), FIELD_VIA },
-        { SLICE("host"), FIELD_HOST },
-        { SLICE("cookie"), FIELD_COOKIE },
-        { SLICE("expect"), FIELD_EXPECT },
-        { SLICE("upgrade"), FIELD_UPGRADE },
-        { SLICE("trailer"), FIELD_TRAILER },
-        { SLICE("connection"), FIELD_CONNECTION },
-        { SLICE("keep-alive"), FIELD_KEEP_ALIVE },
-        { SLICE("set-cookie"), FIELD_SET_COOKIE },
-        { SLICE("content-type"), FIELD_CONTENT_TYPE },
-        { SLICE("max-forwards"), FIELD_MAX_FORWARDS },
-        { SLICE("authorization"), FIELD_AUTHORIZATION },
-        { SLICE("content-length"), FIELD_CONTENT_LENGTH },
-        { SLICE("www-authenticate"), FIELD_WWW_AUTHENTICATE },
-        { SLICE("proxy-connection"), FIELD_PROXY_CONNECTION },
-        { SLICE("transfer-encoding"), FIELD_TRANSFER_ENCODING },
-        { SLICE("proxy-authorization"), FIELD_PROXY_AUTHORIZATION },
-    };
-    /* Most names differ in length or in their first letter already. */
-    for (size_t i = 0; i < ARRAY_LEN(known) && known[i].name.len <= name.len; i++)
-        if (known[i].name.len == name.len && known[i].name.p[0] == (name.p[0] | 0x20) &&
-            slice_eq_nocase(name, known[i].name))
-            return known[i].id;
+#define IS(text, id)                                                                               \
+    if ((name.p[0] | 0x20) == (text)[0] && slice_eq_nocase(name, SLICE(text)))                     \
+    return id
+    switch (name.len) {
+    case 2:
+        IS("te", FIELD_TE);
+        break;
+    case 3:
+        IS("via", FIELD_VIA);
+        break;
+    case 4:
+        IS("host", FIELD_HOST);
+        break;
+    case 6:
+        IS("cookie", FIELD_COOKIE);
+        IS("expect", FIELD_EXPECT);
+        break;
+    case 7:
+        IS("upgrade", FIELD_UPGRADE);
+        IS("trailer", FIELD_TRAILER);
+        break;
+    case 10:
+        IS("connection", FIELD_CONNECTION);
+        IS("keep-alive", FIELD_KEEP_ALIVE);
+        IS("set-cookie", FIELD_SET_COOKIE);
+        break;
+    case 12:
+        IS("content-type", FIELD_CONTENT_TYPE);
+        IS("max-forwards", FIELD_MAX_FORWARDS);
+        break;
+    case 13:
+        IS("authorization", FIELD_AUTHORIZATION);
+        break;
+    case 14:
+        IS("content-length", FIELD_CONTENT_LENGTH);
+        break;
+    case 16:
+        IS("www-authenticate", FIELD_WWW_AUTHENTICATE);
+        IS("proxy-connection", FIELD_PROXY_CONNECTION);
+        break;
+    case 17:
+        IS("transfer-encoding", FIELD_TRANSFER_ENCODING);
+        break;
+    case 19:
+        IS("proxy-authorization", FIELD_PROXY_AUTHORIZATION);
+        break;
+    }
+#undef IS
     return FIELD_OTHER;
 }
 
@@ -203,129 +228,39 @@ int http1_find_end(const char *data, size_t len, size_t *scanned, size_t *end)
     return 0;
 }
 
-/* ---- Fields, by http-parser ---- */
+/* ---- Fields ---- */
 
-struct field_reader {
-    struct http1_head *head;
-    size_t max_fields;
-    const char *end;  /* of the head */
-    const char *next; /* where the next line must begin: no byte lies between two lines */
-    enum http1_error error;
-    bool value_seen; /* of the newest field: a second one is a folded line */
-};
-
-static int on_field(http_parser *parser, const char *at, size_t len)
-{
-    struct field_reader *r = parser->data;
-    struct http1_head *h = r->head;
-    struct slice name = { at, len };
-    /* http-parser lets white space stand before the colon, and bare CRs and LFs end lines. */
-    if (at[len] != ':' || at != r->next || !http1_is_token(name)) {
-        r->error = HTTP1_BAD_FIELD;
-        return -1;
-    }
-    if (h->field_count >= r->max_fields) {
-        r->error = HTTP1_TOO_MANY_FIELDS;
-        return -1;
-    }
-    h->fields[h->field_count++] = (struct http1_field){ .name = name, .id = field_id(name) };
-    r->value_seen = false;
-    /* In a response a repeated Content-Length is no error if it says the same: read_length()
-     * sees to that (RFC 9110 8.6). */
-    if (parser->type == HTTP_RESPONSE)
-        parser->flags &= ~(unsigned)F_CONTENTLENGTH;
-    return 0;
-}
-
-static int on_value(http_parser *parser, const char *at, size_t len)
-{
-    struct field_reader *r = parser->data;
-    if (r->head->field_count == 0 || r->value_seen) {
-        r->error = HTTP1_BAD_FIELD; /* obs-fold (RFC 9112 5.2) */
-        return -1;
-    }
-    r->value_seen = true;
-    struct http1_field *f = &r->head->fields[r->head->field_count - 1];
-    /* The line is found from its name: for an empty value http-parser points behind it, and a
-     * value that begins behind the line's end was folded. */
-    const char *value = f->name.p + f->name.len + 1;
-    const char *cr = memchr(value, '\r', (size_t)(r->end - value));
-    /* Behind it there is at least the empty line. */
-    if (!cr || r->end - cr < 4 || cr[1] != '\n') {
-        r->error = HTTP1_BAD_LINE_END;
-        return -1;
-    }
-    if ((len > 0 && at > cr) || cr[2] == ' ' || cr[2] == '\t') {
-        r->error = HTTP1_BAD_FIELD;
-        return -1;
-    }
-    f->value = trim((struct slice){ value, (size_t)(cr - value) });
-    if (!is_text(f->value)) {
-        r->error = HTTP1_BAD_FIELD; /* http-parser does not look at the first byte of a value */
-        return -1;
-    }
-    r->next = cr + 2;
-    f->line = (struct slice){ f->name.p, (size_t)(r->next - f->name.p) };
-    return 0;
-}
-
-/* Whatever http-parser makes of the framing, we decide it ourselves. */
-static int on_complete(http_parser *parser)
-{
-    (void)parser;
-    return 1;
-}
-
-static const http_parser_settings field_settings = {
-    .on_header_field = on_field,
-    .on_header_value = on_value,
-    .on_headers_complete = on_complete,
-};
-
-/* http-parser behind a start line of our own making, so that any method, and any status line
- * that we took, may stand there: [true] of a request. */
-static http_parser behind_start_line[2];
-
-/* limits.header_bytes alone bounds a head: http-parser's own 80 KiB would refuse some that
- * are within it.  The limit is one for the process, so it is set before any thread runs. */
-__attribute__((constructor)) static void prepare_parsers(void)
-{
-    static const char *const lines[2] = { "HTTP/1.1 200 OK\r\n", "POST / HTTP/1.1\r\n" };
-    http_parser_set_max_header_size(UINT32_MAX);
-    for (int request = 0; request < 2; request++) {
-        http_parser *p = &behind_start_line[request];
-        http_parser_init(p, request ? HTTP_REQUEST : HTTP_RESPONSE);
-        /* Both lengths and chunked: decided below, by the direction of the message. */
-        p->allow_chunked_length = 1;
-        http_parser_execute(p, &field_settings, lines[request], strlen(lines[request]));
-    }
-}
-
+/* fields: the lines behind the start line, with the empty one, which ends at end.  Every byte
+ * belongs to exactly one line: no folding (RFC 9112 5.2), no space before the colon (5.1). */
 static enum http1_error read_fields(struct http1_head *h, const char *fields, const char *end,
-                                    size_t max_fields, bool request)
+                                    size_t max_fields)
 {
-    struct field_reader r = { .head = h,
-                              .max_fields =
-                                  max_fields < HTTP1_FIELDS_MAX ? max_fields : HTTP1_FIELDS_MAX,
-                              .end = end,
-                              .next = fields };
-    http_parser parser = behind_start_line[request];
-    parser.data = &r;
+    const char *at = fields, *last = end - 2;
+    if (max_fields > HTTP1_FIELDS_MAX)
+        max_fields = HTTP1_FIELDS_MAX;
     h->field_count = 0;
-    size_t len = (size_t)(end - fields);
-    size_t used = http_parser_execute(&parser, &field_settings, fields, len);
-    if (r.error)
-        return r.error;
-    enum http_errno err = HTTP_PARSER_ERRNO(&parser);
-    if (err == HPE_INVALID_CONTENT_LENGTH || err == HPE_UNEXPECTED_CONTENT_LENGTH)
-        return HTTP1_BAD_LENGTH;
-    if (err == HPE_INVALID_TRANSFER_ENCODING)
-        return HTTP1_BAD_CODING;
-    if (err != HPE_OK && err != HPE_CB_headers_complete)
-        return HTTP1_BAD_FIELD;
-    if (r.next != end - 2)
-        return HTTP1_BAD_LINE_END;
-    return used == len || parser.upgrade ? HTTP1_OK : HTTP1_BAD_FIELD;
+    while (at < last) {
+        const char *colon = at;
+        while (token_char[(unsigned char)*colon])
+            colon++;
+        if (colon == at || *colon != ':')
+            return HTTP1_BAD_FIELD;
+        const char *cr = text_end(colon + 1, last);
+        if (*cr != '\r')
+            return HTTP1_BAD_FIELD;
+        if (cr == last || cr[1] != '\n')
+            return HTTP1_BAD_LINE_END;
+        if (h->field_count >= max_fields)
+            return HTTP1_TOO_MANY_FIELDS;
+        struct http1_field *f = &h->fields[h->field_count++];
+        f->name = (struct slice){ at, (size_t)(colon - at) };
+        f->value = trim((struct slice){ colon + 1, (size_t)(cr - colon - 1) });
+        f->line = (struct slice){ at, (size_t)(cr + 2 - at) };
+        f->id = (uint8_t)field_id(f->name);
+        f->hop = false;
+        at = cr + 2;
+    }
+    return at == last && at[0] == '\r' && at[1] == '\n' ? HTTP1_OK : HTTP1_BAD_LINE_END;
 }
 
 /* ---- Meaning of the fields ---- */
@@ -474,6 +409,82 @@ static enum http1_error read_meaning(struct http1_head *h, bool request, bool *h
     return HTTP1_OK;
 }
 
+/* ---- Framing, by http-parser ---- */
+
+static int on_complete(http_parser *parser)
+{
+    (void)parser;
+    return 1; /* no body is read here */
+}
+
+static const http_parser_settings framing_settings = { .on_headers_complete = on_complete };
+
+/* http-parser behind a start line of our own making, so that any method, and any status line
+ * that we took, may stand there: [true] of a request. */
+static http_parser behind_start_line[2];
+
+/* limits.header_bytes alone bounds a head: http-parser's own 80 KiB would refuse some that
+ * are within it.  The limit is one for the process, so it is set before any thread runs. */
+__attribute__((constructor)) static void prepare_parsers(void)
+{
+    static const char *const lines[2] = { "HTTP/1.1 200 OK\r\n", "POST / HTTP/1.1\r\n" };
+    http_parser_set_max_header_size(UINT32_MAX);
+    for (int request = 0; request < 2; request++) {
+        http_parser *p = &behind_start_line[request];
+        http_parser_init(p, request ? HTTP_REQUEST : HTTP_RESPONSE);
+        /* Both lengths and chunked: read_meaning() decides, by the direction of the message. */
+        p->allow_chunked_length = 1;
+        http_parser_execute(p, &framing_settings, lines[request], strlen(lines[request]));
+    }
+}
+
+static enum http1_error framing_error(const http_parser *parser)
+{
+    switch (HTTP_PARSER_ERRNO(parser)) {
+    case HPE_OK:
+    case HPE_CB_headers_complete:
+        return HTTP1_OK;
+    case HPE_INVALID_TRANSFER_ENCODING:
+        return HTTP1_BAD_CODING;
+    case HPE_INVALID_CONTENT_LENGTH:
+    case HPE_UNEXPECTED_CONTENT_LENGTH:
+        return HTTP1_BAD_LENGTH;
+    default:
+        return HTTP1_BAD_FIELD;
+    }
+}
+
+/* What frames a message is read a second time, by a parser that many programs read it with: one
+ * on which the two differ is refused.  Only of spellings of "chunked" does it know fewer than
+ * there are (RFC 9110 5.6.1); one of them is what leaves here. */
+static enum http1_error confirm_framing(const struct http1_head *h, bool request, bool has_length,
+                                        bool has_coding)
+{
+    if (!has_length && !has_coding)
+        return HTTP1_OK;
+    http_parser parser = behind_start_line[request];
+    for (size_t i = 0; i < h->field_count; i++) {
+        const struct http1_field *f = &h->fields[i];
+        if (f->id != FIELD_CONTENT_LENGTH && f->id != FIELD_TRANSFER_ENCODING)
+            continue;
+        /* In a response a repeated Content-Length is no error if it says the same: read_length()
+         * has seen to that (RFC 9110 8.6). */
+        if (!request)
+            parser.flags &= ~(unsigned)F_CONTENTLENGTH;
+        http_parser_execute(&parser, &framing_settings, f->line.p, f->line.len);
+        enum http1_error err = framing_error(&parser);
+        if (err)
+            return err;
+    }
+    http_parser_execute(&parser, &framing_settings, "\r\n", 2);
+    enum http1_error err = framing_error(&parser);
+    if (err)
+        return err;
+    if (has_length && parser.content_length != h->content_length)
+        return HTTP1_BAD_LENGTH;
+    return HTTP1_OK;
+}
+
 static void head_reset(struct http1_head *h)
 {
     memset(h, 0, offsetof(struct http1_head, fields));
@@ -523,7 +534,7 @@ enum http1_error http1_parse_request(struct http1_head *h, const char *data, siz
     enum http1_error err = read_request_line(h, data, (size_t)(cr - data));
     if (err)
         return err;
-    err = read_fields(h, cr + 2, data + len, max_fields, true);
+    err = read_fields(h, cr + 2, data + len, max_fields);
     if (err)
         return err;
     bool has_length, has_coding, chunked = false;
@@ -542,6 +553,9 @@ enum http1_error http1_parse_request(struct http1_head *h, const char *data, siz
     } else if (has_length) {
         h->framing = FRAMING_LENGTH;
     }
+    err = confirm_framing(h, true, has_length, has_coding);
+    if (err)
+        return err;
     if (!h->host && h->minor >= 1 && !slice_eq(h->method, SLICE("CONNECT")))
         return HTTP1_BAD_HOST;
     if (h->minor == 0)
@@ -618,7 +632,7 @@ enum http1_error http1_parse_response(struct http1_head *h, const char *data, si
     enum http1_error err = read_status_line(h, data, (size_t)(cr - data));
     if (err)
         return err;
-    err = read_fields(h, cr + 2, data + len, max_fields, false);
+    err = read_fields(h, cr + 2, data + len, max_fields);
     if (err)
         return err;
     bool has_length, has_coding;
@@ -626,6 +640,9 @@ enum http1_error http1_parse_response(struct http1_head *h, const char *data, si
     if (err)
         return err;
     err = response_framing(h, has_length, has_coding, no_body);
+    if (err)
+        return err;
+    err = confirm_framing(h, false, has_length, has_coding);
     if (err)
         return err;
     if (h->minor == 0 && !h->keep_alive)
@@ -862,7 +879,7 @@ enum http1_error http1_body_trailers(const struct http1_body *b, char *out, size
     char *text = xmalloc(b->trailer_len + 2);
     memcpy(text, b->trailers, b->trailer_len);
     memcpy(text + b->trailer_len, "\r\n", 2);
-    enum http1_error err = read_fields(h, text, text + b->trailer_len + 2, HTTP1_FIELDS_MAX, true);
+    enum http1_error err = read_fields(h, text, text + b->trailer_len + 2, HTTP1_FIELDS_MAX);
     for (size_t i = 0; !err && i < h->field_count; i++)
         if (h->fields[i].id == FIELD_CONNECTION && !mark_named_hops(h, h->fields[i].value))
             err = HTTP1_BAD_FIELD;

@@ -1,9 +1,10 @@
 /*
- * http1.h - HTTP/1 syntax: http-parser behind one strict wrapper.
+ * http1.h - HTTP/1 syntax: one strict reading, and http-parser's of what frames.
  *
- * http-parser splits heads into fields; this wrapper adds what it lacks (unknown
- * methods, one spelling of every line end, no space before the colon, no folding) and
- * decides framing, so that a message can be read in only one way (RFC 9112).
+ * Heads are split into fields by the letter of RFC 9112 (one spelling of every line end,
+ * no space before the colon, no folding), which http-parser does not insist on.  What
+ * decides where a message ends, it reads as well; a message of which it thinks otherwise is
+ * refused.
  * Everything here is pure: bytes in, a description of them out.
  */
 #ifndef PROXY_HTTP1_H
