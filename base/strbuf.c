@@ -81,11 +81,6 @@ void strbuf_add(struct strbuf *sb, const void *data, size_t len)
     sb->data[sb->len] = '\0';
 }
 
-void strbuf_adds(struct strbuf *sb, const char *s)
-{
-    strbuf_add(sb, s, strlen(s));
-}
-
 static inline void add_char(struct strbuf *sb, char c)
 {
     if (!reserve(sb, 1))
