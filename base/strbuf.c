@@ -210,7 +210,7 @@ static bool is_plain(char c)
     return u >= 0x20 && u < 0x80 && u != '"' && u != '\\';
 }
 
-static size_t plain_prefix(const char *s, size_t len)
+size_t strbuf_plain_prefix(const char *s, size_t len)
 {
     size_t n = 0;
 
@@ -249,7 +249,7 @@ static void add_json_bytes(struct strbuf *sb, const char *s, size_t len)
     size_t i = 0;
 
     while (i < len) {
-        size_t n = plain_prefix(s + i, len - i);
+        size_t n = strbuf_plain_prefix(s + i, len - i);
         strbuf_add(sb, s + i, n);
         i += n;
         if (i == len)
@@ -270,7 +270,7 @@ void strbuf_json_string(struct strbuf *sb, const char *s, size_t len)
     if (!reserve(sb, len + 2))
         return;
     sb->data[sb->len++] = '"';
-    if (plain_prefix(s, len) == len) { /* nearly every string, and its room is there */
+    if (strbuf_plain_prefix(s, len) == len) { /* nearly every string, and its room is there */
         memcpy(sb->data + sb->len, s, len);
         sb->len += len;
         sb->data[sb->len++] = '"';

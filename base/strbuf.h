@@ -32,9 +32,16 @@ const char *strbuf_str(const struct strbuf *sb); /* never NULL */
 char *strbuf_take(struct strbuf *sb);            /* the caller frees; never NULL */
 
 void strbuf_add(struct strbuf *sb, const void *data, size_t len);
+/* Mostly of a literal: where its length is known and there is room, a few moves. */
 static inline void strbuf_adds(struct strbuf *sb, const char *s)
 {
-    strbuf_add(sb, s, strlen(s)); /* inline: mostly of a literal, whose length is known */
+    size_t len = strlen(s);
+    if (!__builtin_constant_p(len) || sb->failed || len >= sb->cap - sb->len) {
+        strbuf_add(sb, s, len);
+        return;
+    }
+    memcpy(sb->data + sb->len, s, len + 1);
+    sb->len += len;
 }
 void strbuf_addc(struct strbuf *sb, char c);
 void strbuf_addf(struct strbuf *sb, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
@@ -51,6 +58,8 @@ void strbuf_truncate(struct strbuf *sb, size_t len);
  */
 size_t utf8_sequence(const char *s, size_t len, bool *valid);
 
+/* How many bytes at the front are printable ASCII, or DEL, but no quote and no backslash. */
+size_t strbuf_plain_prefix(const char *s, size_t len);
 /* A JSON string with its quotes.  Bytes that are not UTF-8 become U+FFFD. */
 void strbuf_json_string(struct strbuf *sb, const char *s, size_t len);
 /* A JSON number; NaN and infinities, which JSON lacks, become null. */

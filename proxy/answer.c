@@ -54,10 +54,10 @@ void answer_send(struct exchange *ex, const struct reply *r)
     }
     ex->status = (unsigned)mine.status;
 
-    struct strbuf text = STRBUF_INIT;
-    reply_write(&mine, &text);
-    conn_enqueue_bytes(&ex->down->c, strbuf_str(&text), text.len);
-    strbuf_free(&text);
+    struct strbuf *text = &ex->w->reply_text;
+    strbuf_clear(text);
+    reply_write(&mine, text, &ex->w->reply_body);
+    conn_enqueue_bytes(&ex->down->c, strbuf_str(text), text->len);
     exchange_enter(ex, EX_REPLY);
     answer_run(ex);
 }

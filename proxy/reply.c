@@ -64,9 +64,10 @@ size_t reply_safe_name(const char *name, size_t len, char out[65])
 static void add_sf_text(struct strbuf *out, const char *s)
 {
     while (*s) {
-        size_t plain = 0;
-        while (s[plain] >= 0x20 && s[plain] <= 0x7e && s[plain] != '"' && s[plain] != '\\')
-            plain++;
+        size_t plain = strbuf_plain_prefix(s, strlen(s));
+        const char *del = memchr(s, 0x7f, plain);
+        if (del)
+            plain = (size_t)(del - s);
         strbuf_add(out, s, plain);
         s += plain;
         if (!*s)
@@ -131,7 +132,7 @@ static inline void add_field(struct strbuf *out, const char *name_colon, const c
     strbuf_adds(out, "\r\n");
 }
 
-void reply_write(const struct reply *r, struct strbuf *out)
+void reply_write(const struct reply *r, struct strbuf *out, struct strbuf *scratch)
 {
     char name[65] = "", title[96];
     const char *reason = reply_reason(r->status);
@@ -143,13 +144,13 @@ void reply_write(const struct reply *r, struct strbuf *out)
         memcpy(title + n, name, strlen(name) + 1);
         reason = title;
     }
-    struct strbuf problem = STRBUF_INIT;
     const char *body = r->body, *type = r->body_type;
     size_t body_len = r->body_len;
     if (!body) {
-        add_body(r, name, reason, &problem);
-        body = strbuf_str(&problem);
-        body_len = problem.len;
+        strbuf_clear(scratch);
+        add_body(r, name, reason, scratch);
+        body = strbuf_str(scratch);
+        body_len = scratch->len;
         type = "application/problem+json";
     }
     strbuf_adds(out, "HTTP/1.1 ");
@@ -185,5 +186,4 @@ void reply_write(const struct reply *r, struct strbuf *out)
     strbuf_adds(out, "\r\n");
     if (!r->no_body)
         strbuf_add(out, body, body_len);
-    strbuf_free(&problem);
 }

@@ -37,6 +37,7 @@ struct reply {
 const char *reply_reason(int status); /* "Bad Gateway" */
 /* Bytes outside 0x21-0x7E become '_', at most 64 are kept. */
 size_t reply_safe_name(const char *name, size_t len, char out[65]);
-void reply_write(const struct reply *r, struct strbuf *out);
+/* Appends to out; what scratch held is lost. */
+void reply_write(const struct reply *r, struct strbuf *out, struct strbuf *scratch);
 
 #endif

@@ -256,6 +256,8 @@ void worker_free(struct worker *w)
     event_free(w->tick_event);
     close(w->wake_fd);
     event_base_free(w->base);
+    strbuf_free(&w->reply_text);
+    strbuf_free(&w->reply_body);
     free(w->listeners);
     free(w);
 }

@@ -9,6 +9,7 @@
 #ifndef PROXY_WORKER_H
 #define PROXY_WORKER_H
 #include "base/prng.h"
+#include "base/strbuf.h"
 #include "proxy/buffer.h"
 #include "proxy/metrics.h"
 #include <pthread.h>
@@ -62,6 +63,7 @@ struct worker {
     struct connect_job *free_jobs;
     unsigned free_job_count;
     uint64_t exchange_serial;
+    struct strbuf reply_text, reply_body; /* of the answer being written */
     size_t idle_upstreams;
     struct listener *listeners;
     unsigned listener_count;

@@ -39,7 +39,9 @@ static void expect_text(const struct reply *r, const char *want)
 {
     struct strbuf out = STRBUF_INIT;
 
-    reply_write(r, &out);
+    struct strbuf scratch = STRBUF_INIT;
+    reply_write(r, &out, &scratch);
+    strbuf_free(&scratch);
     if (strcmp(strbuf_str(&out), want) != 0)
         fail_msg("got\n%s\nwant\n%s", strbuf_str(&out), want);
     strbuf_free(&out);
@@ -116,7 +118,9 @@ static void the_reason_of_an_override_is_in_the_details_whatever_the_body(void *
         r.body = bodies[i];
         r.body_len = bodies[i] ? strlen(bodies[i]) : 0;
         r.body_type = "text/html";
-        reply_write(&r, &out);
+        struct strbuf scratch = STRBUF_INIT;
+        reply_write(&r, &out, &scratch);
+        strbuf_free(&scratch);
         assert_non_null(strstr(strbuf_str(&out),
                                "; details=\"circuit breaker is open: \\\"7\\\"__X: caf__\"\r\n"));
         strbuf_free(&out);
@@ -204,7 +208,9 @@ static void every_status_is_a_complete_response_with_or_without_a_body(void **st
             struct strbuf out = STRBUF_INIT;
             struct reply r = plain(cases[i].status);
             r.no_body = to_head;
-            reply_write(&r, &out);
+            struct strbuf scratch = STRBUF_INIT;
+            reply_write(&r, &out, &scratch);
+            strbuf_free(&scratch);
             read_back(&out, &head, to_head);
             if (head.status != (unsigned)cases[i].status ||
                 !slice_eq(head.reason, slice_of(cases[i].reason)))
@@ -250,7 +256,9 @@ static void names_from_a_peer_cannot_break_out_of_their_place(void **state)
             fail_msg("\"%s\": made \"%s\"", show(cases[i].name), safe);
 
         struct reply r = refusal(copy, cases[i].name.len);
-        reply_write(&r, &out);
+        struct strbuf scratch = STRBUF_INIT;
+        reply_write(&r, &out, &scratch);
+        strbuf_free(&scratch);
         const char *body = read_back(&out, &head, false);
         snprintf(reason, sizeof(reason), "Circuit breaker open: %s", cases[i].safe);
         const struct http1_field *f = http1_find(&head, SLICE("X-Tripswitch-Breaker"));
@@ -286,7 +294,9 @@ static void details_are_a_structured_field_string(void **state)
         struct strbuf out = STRBUF_INIT;
         struct reply r = plain(502);
         r.detail = cases[i].detail;
-        reply_write(&r, &out);
+        struct strbuf scratch = STRBUF_INIT;
+        reply_write(&r, &out, &scratch);
+        strbuf_free(&scratch);
         read_back(&out, &head, false);
         const struct http1_field *f = http1_find(&head, SLICE("Proxy-Status"));
         size_t n = strlen(cases[i].want);
@@ -311,7 +321,9 @@ static void retry_after_is_whole_seconds_rounded_up(void **state)
         struct strbuf out = STRBUF_INIT;
         struct reply r = refusal("b", 1);
         r.retry_after_ms = cases[i].ms;
-        reply_write(&r, &out);
+        struct strbuf scratch = STRBUF_INIT;
+        reply_write(&r, &out, &scratch);
+        strbuf_free(&scratch);
         read_back(&out, &head, false);
         const struct http1_field *f = http1_find(&head, SLICE("Retry-After"));
         if ((f != NULL) != (cases[i].want != NULL) ||
