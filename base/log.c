@@ -6,12 +6,12 @@
 #include "base/log_sink.h"
 #include "base/slice.h"
 #include "base/strbuf.h"
+#include "base/thread.h"
 
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
 #include <pthread.h>
-#include <signal.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -662,19 +662,6 @@ static void close_sinks(void)
     access_file = NULL;
 }
 
-/* With every signal blocked: signals are the main thread's, and SIGPIPE must be an errno. */
-static int create_thread(void)
-{
-    sigset_t all;
-    sigset_t old;
-
-    sigfillset(&all);
-    pthread_sigmask(SIG_SETMASK, &all, &old);
-    int error = pthread_create(&log_thread, NULL, log_main, NULL);
-    pthread_sigmask(SIG_SETMASK, &old, NULL);
-    return error;
-}
-
 int log_start(enum log_format format, enum log_level level, const char *access_path)
 {
     int access_fd;
@@ -697,7 +684,7 @@ int log_start(enum log_format format, enum log_level level, const char *access_p
     reported[LINE_ACCESS] = log_dropped_access();
     next_drop_report_ms = 0;
 
-    int error = create_thread();
+    int error = thread_start(&log_thread, log_main, NULL);
     if (error != 0) {
         close_sinks();
         errno = error;

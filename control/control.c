@@ -4,12 +4,12 @@
 #include "base/log.h"
 #include "base/prng.h"
 #include "base/strbuf.h"
+#include "base/thread.h"
 #include "control/server.h"
 #include <errno.h>
 #include <event2/event.h>
 #include <openssl/crypto.h>
 #include <pthread.h>
-#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -144,21 +144,6 @@ static int open_all(struct control *c)
     return c->wake && event_add(c->wake, NULL) == 0 ? 0 : -1;
 }
 
-/* Signals belong to main: a new thread starts with all of them blocked. */
-static int start_thread(struct control *c)
-{
-    sigset_t all;
-    sigset_t before;
-    int rc;
-
-    sigfillset(&all);
-    pthread_sigmask(SIG_SETMASK, &all, &before);
-    rc = pthread_create(&c->thread, NULL, run, c);
-    pthread_sigmask(SIG_SETMASK, &before, NULL);
-    errno = rc;
-    return rc == 0 ? 0 : -1;
-}
-
 static void free_all(struct control *c)
 {
     server_free(c->server);
@@ -189,8 +174,9 @@ int control_start(struct control **out, const struct config *cfg, struct strbuf 
         return -1;
     }
     server_configure(c->server, cfg);
-    if (start_thread(c) < 0) {
-        strbuf_addf(errors, "embedded control plane: no thread: %s\n", strerror(errno));
+    int rc = thread_start(&c->thread, run, c);
+    if (rc != 0) {
+        strbuf_addf(errors, "embedded control plane: no thread: %s\n", strerror(rc));
         free_all(c);
         return -1;
     }

@@ -4,11 +4,11 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "base/strbuf.h"
+#include "base/thread.h"
 #include "control/state_file.h"
 #include <errno.h>
 #include <event2/event.h>
 #include <pthread.h>
-#include <signal.h>
 #include <stdatomic.h>
 #include <stdbool.h>
 #include <stdlib.h>
@@ -173,17 +173,9 @@ static struct writer *writer_new(void)
     return w;
 }
 
-/* Signals belong to main: a new thread starts with all of them blocked. */
 static void start_thread(struct keeper *k)
 {
-    sigset_t all;
-    sigset_t before;
-    int rc;
-
-    sigfillset(&all);
-    pthread_sigmask(SIG_SETMASK, &all, &before);
-    rc = pthread_create(&k->thread, NULL, run, k->writer);
-    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    int rc = thread_start(&k->thread, run, k->writer);
     k->running = rc == 0;
     if (rc != 0)
         log_event(LOG_WARNING, "control", "state_file.write_failed",

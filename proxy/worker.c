@@ -4,6 +4,7 @@
 #include "base/log.h"
 #include "base/map.h"
 #include "base/ring.h"
+#include "base/thread.h"
 #include "proxy/conn.h"
 #include "proxy/dns.h"
 #include "proxy/downstream.h"
@@ -16,7 +17,6 @@
 #include "proxy/tunnels.h"
 #include "proxy/upstream.h"
 #include <event2/event.h>
-#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/eventfd.h>
@@ -214,12 +214,7 @@ struct worker *worker_new(struct proxy *p, unsigned index, struct ring *ring)
 
 int worker_start(struct worker *w)
 {
-    sigset_t all, old;
-    sigfillset(&all); /* signals are main's */
-    pthread_sigmask(SIG_SETMASK, &all, &old);
-    int err = pthread_create(&w->thread, NULL, worker_main, w);
-    pthread_sigmask(SIG_SETMASK, &old, NULL);
-    return err ? -1 : 0;
+    return thread_start(&w->thread, worker_main, w) ? -1 : 0;
 }
 
 void worker_wake(struct worker *w)

@@ -6,6 +6,7 @@
 #include "base/prng.h"
 #include "base/ring.h"
 #include "base/strbuf.h"
+#include "base/thread.h"
 #include "config/catalog.h"
 #include "sync/attempt.h"
 #include "sync/breakers.h"
@@ -19,7 +20,6 @@
 #include "sync/stream.h"
 #include <curl/curl.h>
 #include <pthread.h>
-#include <signal.h>
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
@@ -381,15 +381,8 @@ int sync_new(struct sync **out, const struct config *cfg, const struct sync_endp
 
 int sync_start(struct sync *s)
 {
-    /* signals are main's; a write to a closed connection must not kill us either */
-    sigset_t all;
-    sigset_t before;
-    sigfillset(&all);
-    pthread_sigmask(SIG_SETMASK, &all, &before);
-    int rc = pthread_create(&s->thread, NULL, run, s);
-    pthread_sigmask(SIG_SETMASK, &before, NULL);
-    s->running = rc == 0;
-    return rc == 0 ? 0 : -1;
+    s->running = thread_start(&s->thread, run, s) == 0;
+    return s->running ? 0 : -1;
 }
 
 void sync_stop(struct sync *s, int64_t flush_ms)
