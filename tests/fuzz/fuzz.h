@@ -32,6 +32,7 @@
     X(ingest_verify)                                                                               \
     X(sample)                                                                                      \
     X(http_date)                                                                                   \
+    X(auth_file)                                                                                   \
     X(proxy_auth)                                                                                  \
     X(tls_hello)                                                                                   \
     X(admin)                                                                                       \
