@@ -74,7 +74,7 @@ static void read_lines(struct loader *l, const char *path, const struct strbuf *
                        struct place_of at)
 {
     struct config *cfg = &l->loaded->config;
-    const char *p = data->data, *end = p + data->len;
+    const char *p = strbuf_str(data), *end = p + data->len;
 
     cfg->access.users = arena_alloc(l->arena, USERS_MAX * sizeof(struct proxy_user));
     for (unsigned number = 1; p < end; number++) {
