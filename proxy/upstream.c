@@ -86,7 +86,8 @@ static struct upstream *upstream_new(struct exchange *ex, int fd, const struct a
 
 /* ---- The pool ---- */
 
-/* Asks the kernel for a FIN, or for bytes that nobody asked for. */
+/* Asks the kernel: a FIN, or bytes that nobody asked for, may be there whose event has not been
+ * served yet.  A request that could be sent again would still take such bytes for its answer. */
 static bool is_quiet_now(struct upstream *up)
 {
     char byte;
@@ -95,17 +96,6 @@ static bool is_quiet_now(struct upstream *up)
         return false;
     up->c.readable = false;
     return true;
-}
-
-/* What came before this turn began is an event that waits to be served, and would be taken for
- * the answer: such a connection is not for use.  For what has come since, the kernel is asked
- * only if the request cannot be sent again: it costs a twentieth of a whole exchange, and what
- * is still on the wire it cannot tell either. */
-static bool is_fit_for(const struct exchange *ex, struct upstream *up)
-{
-    if (up->c.dead || up->c.in || conn_has_news(&up->c))
-        return false;
-    return (ex->replayable && !up->c.readable) || is_quiet_now(up);
 }
 
 /* Nothing unread: bytes behind the end of a response belong to nobody (RFC 9112 6.3). */
@@ -127,7 +117,7 @@ static struct upstream *take_idle(struct exchange *ex)
             continue;
         }
         idle_remove(up);
-        if (is_fit_for(ex, up))
+        if (is_quiet_now(up))
             return up;
         upstream_close(up);
     }
@@ -155,7 +145,7 @@ static struct upstream *take_parked(struct exchange *ex)
         next = l->next;
         if (up->target != ex->target || up->ex || up->c.dead)
             continue;
-        if (is_fit_for(ex, up))
+        if (is_quiet_now(up))
             return up;
         upstream_close(up);
     }
