@@ -20,6 +20,7 @@ static void on_socket_event(evutil_socket_t fd, short what, void *arg)
 {
     (void)fd;
     struct conn *c = arg;
+    worker_note_event(c->w);
     if (c->dead)
         return;
     if (what & EV_READ)

@@ -96,6 +96,11 @@ static inline void conn_settled(struct conn *c)
 {
     c->unsure = false;
 }
+/* The loop has learned something of it that on_ready has not been told yet. */
+static inline bool conn_has_news(const struct conn *c)
+{
+    return (c->ev.ev_evcallback.evcb_flags & EVLIST_ACTIVE) != 0;
+}
 /* After a short read: asks the kernel what is behind it. */
 void conn_make_sure(struct conn *c);
 void conn_drop_in(struct conn *c); /* gives c->in back */

@@ -86,6 +86,7 @@ static void timer_update(struct dns *d)
 static void on_socket(evutil_socket_t fd, short what, void *arg)
 {
     struct dns *d = ((struct dns_socket *)arg)->dns;
+    worker_note_event(d->w);
     ares_process_fd(d->channel, what & EV_READ ? fd : ARES_SOCKET_BAD,
                     what & EV_WRITE ? fd : ARES_SOCKET_BAD);
     timer_update(d);

@@ -227,6 +227,7 @@ static void on_accept(evutil_socket_t fd, short what, void *arg)
 {
     (void)what;
     struct listener *l = arg;
+    worker_note_event(l->w);
     for (int i = 0; i < ACCEPTS_PER_TURN; i++) {
         struct address peer = { 0 };
         socklen_t len = sizeof(peer);

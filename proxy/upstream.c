@@ -98,6 +98,16 @@ static bool is_quiet_now(struct upstream *up)
     return true;
 }
 
+/* Asking is a system call beside the four that move a request and its answer.  It is left out
+ * where the loop would know, and the request could be sent again if it did not: then only what
+ * comes within this short turn is missed, as is what is still on the wire. */
+static bool is_fit_for(const struct exchange *ex, struct upstream *up)
+{
+    bool known =
+        ex->replayable && !up->c.readable && !conn_has_news(&up->c) && worker_knows_all(up->c.w);
+    return known ? !up->c.dead && !up->c.in : is_quiet_now(up);
+}
+
 /* Nothing unread: bytes behind the end of a response belong to nobody (RFC 9112 6.3). */
 static bool is_quiet(struct upstream *up)
 {
@@ -117,7 +127,7 @@ static struct upstream *take_idle(struct exchange *ex)
             continue;
         }
         idle_remove(up);
-        if (is_quiet_now(up))
+        if (is_fit_for(ex, up))
             return up;
         upstream_close(up);
     }
@@ -145,7 +155,7 @@ static struct upstream *take_parked(struct exchange *ex)
         next = l->next;
         if (up->target != ex->target || up->ex || up->c.dead)
             continue;
-        if (is_quiet_now(up))
+        if (is_fit_for(ex, up))
             return up;
         upstream_close(up);
     }
@@ -357,6 +367,7 @@ static void on_try_event(evutil_socket_t fd, short what, void *arg)
 {
     (void)what;
     struct connect_job *job = arg;
+    worker_note_event(job->ex->w);
     unsigned slot = 0;
     while (slot < CONNECT_PARALLEL && job->tries[slot].fd != fd)
         slot++;

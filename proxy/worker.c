@@ -57,6 +57,26 @@ int64_t worker_now_us(struct worker *w)
     return w->now_us_cached;
 }
 
+/* ---- What a turn knows ---- */
+
+#define SHORT_TURN_EVENTS 64
+
+void worker_begin_batch(struct worker *w)
+{
+    if (w->batch_served > w->batch_largest)
+        w->batch_largest = w->batch_served; /* all of one turn, so of one fetch */
+    w->batch_served = 0;
+    w->batch_turn = w->turn;
+    w->batch = (unsigned)event_base_get_num_events(w->base, EVENT_BASE_COUNT_ACTIVE) + 1;
+}
+
+/* The loop fetches no more events at once than its array holds, which grows and never shrinks:
+ * fewer than it has once fetched are all there were.  In a long turn they grow old. */
+bool worker_knows_all(const struct worker *w)
+{
+    return w->batch_turn == w->turn && w->batch < w->batch_largest && w->batch <= SHORT_TURN_EVENTS;
+}
+
 /* ---- What a turn does besides events ---- */
 
 static void adopt_snapshot(struct worker *w)
@@ -116,6 +136,7 @@ static void on_wake(evutil_socket_t fd, short what, void *arg)
 {
     (void)what;
     uint64_t n;
+    worker_note_event(arg);
     while (read(fd, &n, sizeof(n)) > 0)
         continue;
     tunnels_look(arg); /* a breaker may have opened */
@@ -137,7 +158,9 @@ static void run_turns(struct worker *w)
     while (!atomic_load_explicit(&w->stop, memory_order_relaxed)) {
         bool more = !list_empty(&w->runq);
         w->turn++;
-        event_base_loop(w->base, more ? EVLOOP_NONBLOCK : EVLOOP_ONCE);
+        /* The kernel is asked once a turn; NONBLOCK alone would go on as long as it has something,
+         * and let what is queued wait. */
+        event_base_loop(w->base, more ? EVLOOP_ONCE | EVLOOP_NONBLOCK : EVLOOP_ONCE);
         serve_again(w);
         if (!list_empty(&w->starved))
             feed_starved(w);

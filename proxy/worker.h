@@ -70,6 +70,10 @@ struct worker {
     struct event *wake_event, *tick_event;
     int wake_fd;
     uint64_t turn, turn_of_clock;
+    uint64_t batch_turn;    /* that the next two are about */
+    unsigned batch;         /* events, of whatever kind, that it began with, or more */
+    unsigned batch_served;  /* of those the ones of descriptors, so far */
+    unsigned batch_largest; /* batch_served of the turn that had most */
     int64_t now_us_cached;
     int64_t now_wall_ms_cached;
     uint64_t breakers_version;   /* at the last look at tunnels */
@@ -92,6 +96,18 @@ static inline int64_t worker_wall_ms(struct worker *w) /* Unix epoch: wire and l
     worker_now_us(w);
     return w->now_wall_ms_cached;
 }
+
+void worker_begin_batch(struct worker *w);
+/* Every callback of a descriptor begins with it, so that the first one of a turn counts. */
+static inline void worker_note_event(struct worker *w)
+{
+    if (w->batch_turn != w->turn)
+        worker_begin_batch(w);
+    w->batch_served++;
+}
+/* Whatever came before this turn began has been served or is an active event; and the turn is
+ * a short one. */
+bool worker_knows_all(const struct worker *w);
 
 struct worker *worker_new(struct proxy *p, unsigned index, struct ring *ring);
 int worker_start(struct worker *w);

@@ -175,6 +175,46 @@ class PoolTest(SharedCase):
         self.assertEqual(reuses(), 0)
         client.close()
 
+    def test_nor_what_the_loop_has_not_fetched_yet_among_many_events(self):
+        # More events than the loop fetches at once; the strays are the last of them.
+        for method in ("GET", "PUT", "POST"):
+            for clients in (20, 60, 200):
+                with self.subTest(method, clients=clients):
+                    self.crowd_of_strays(method, clients)
+
+    def crowd_of_strays(self, method, clients):
+        warm, go, sent = threading.Event(), threading.Event(), []
+
+        def script(conn):
+            if not conn.read_request().target.startswith("/warm"):
+                conn.respond(200, b"own")
+                conn.wait_for_end()
+                return
+            conn.wait(warm)
+            conn.respond(200, b"warm")
+            conn.wait(go)
+            conn.send(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nstray")
+            sent.append(conn.index)
+            conn.wait_for_end()
+
+        origin = self.origin(script)
+        proxy = self.proxy({"workers": 1, "limits": {"connections_per_client": 1000}}, warnings=True)
+        crowd = [self.client(proxy).send(request("GET", f"{origin.url}/warm{i}")) for i in range(clients)]
+        origin.wait_requests(clients)
+        warm.set()
+        for client in crowd:
+            self.assertEqual(client.read_response().body, b"warm")
+        proxy.expect_metric(clients, "upstream_connections_idle")
+        with proxy.standing_still():
+            for client in crowd:
+                client.send(request(method, origin.url + "/mine", body=b"x" if method != "GET" else b""))
+            go.set()
+            wait_until(lambda: len(sent) == clients, 10, "the strays to be sent")
+        for client in crowd:
+            self.assert_relayed(client.read_response(method), 200, b"own")
+            client.close()
+        proxy.stop()
+
     def stale(self, end, answer_again=True):
         """An origin whose first connection serves once and then ends unanswered at its second request."""
 
