@@ -58,6 +58,9 @@ struct cidr_list {
 
 /* Other families than IPv4 and IPv6 are in no network; "::/0" holds every address of both. */
 bool cidr_contains(const struct cidr_list *list, const struct sockaddr *sa);
+/* The same for where a connection goes: the kernel takes 0.0.0.0, also mapped into IPv6, for
+ * 127.0.0.1 and :: for ::1, so a list that holds these holds those. */
+bool cidr_contains_destination(const struct cidr_list *list, const struct sockaddr *sa);
 
 /* host:port of a listener; host is a literal address. */
 struct listen_addr {

@@ -278,16 +278,34 @@ bool port_list_has(const struct port_list *list, uint16_t port)
     return false;
 }
 
-bool cidr_contains(const struct cidr_list *list, const struct sockaddr *sa)
+static bool contains(const struct cidr_list *list, const uint8_t addr[16])
 {
-    uint8_t addr[16];
-
-    if (to_v6(sa, addr))
-        return false;
     for (size_t i = 0; i < list->count; i++)
         if (in_network(&list->items[i], addr))
             return true;
     return false;
+}
+
+bool cidr_contains(const struct cidr_list *list, const struct sockaddr *sa)
+{
+    uint8_t addr[16];
+
+    return to_v6(sa, addr) == 0 && contains(list, addr);
+}
+
+bool cidr_contains_destination(const struct cidr_list *list, const struct sockaddr *sa)
+{
+    static const uint8_t any[2][16] = { { [10] = 0xff, [11] = 0xff }, { 0 } };
+    static const uint8_t reached[2][16] = { { [10] = 0xff, [11] = 0xff, [12] = 127, [15] = 1 },
+                                            { [15] = 1 } };
+    uint8_t addr[16];
+
+    if (to_v6(sa, addr))
+        return false;
+    for (size_t i = 0; i < ARRAY_LEN(any); i++)
+        if (memcmp(addr, any[i], sizeof(addr)) == 0 && contains(list, reached[i]))
+            return true;
+    return contains(list, addr);
 }
 
 static const struct cidr loopback[] = {

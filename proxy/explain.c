@@ -290,7 +290,7 @@ static const char *forbidden(const struct explain_world *w, const struct authori
     case SELF_NO:
         break;
     }
-    return cidr_contains(&w->cfg->access.deny_destinations, &a.sa)
+    return cidr_contains_destination(&w->cfg->access.deny_destinations, &a.sa)
                ? "the destination is in access.deny_destinations (502)"
                : NULL;
 }

@@ -337,8 +337,9 @@ static enum connect_failure forbidden(struct exchange *ex, const struct address 
     /* Whom the application could reach without us it may reach through us. */
     if (ex->target->is_fixed)
         return CONNECT_OK;
-    return cidr_contains(&ex->snap->cfg->access.deny_destinations, &a->sa) ? CONNECT_DENIED
-                                                                           : CONNECT_OK;
+    return cidr_contains_destination(&ex->snap->cfg->access.deny_destinations, &a->sa)
+               ? CONNECT_DENIED
+               : CONNECT_OK;
 }
 
 static void job_connected(struct connect_job *job, unsigned slot)

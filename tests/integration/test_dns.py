@@ -4,6 +4,7 @@ import threading
 import time
 
 from harness import BlackHole, Case, HttpOrigin, Origin, free_port, request, slowdown, wait_until
+from harness.tunnels import connect
 
 
 class DnsTest(Case):
@@ -257,3 +258,15 @@ class DnsTest(Case):
         self.assertEqual(len(response.get_all("proxy-status")), 1)
         self.assertEqual(made[0].connections, [])
         self._proxies[-1].expect_metric(1, "attempts_total", outcome="local")
+
+    def test_an_unspecified_address_is_denied_as_the_loopback_that_is_reached_by_it(self):
+        self.start({"access": {"deny_destinations": ["127.0.0.0/8", "::1/128"]}})
+        origin = self.http_origin()
+        self.server.set("four.test", "0.0.0.0")
+        self.server.set("six.test", "::", "::ffff:0.0.0.0")
+        for host in ("127.0.0.1", "0.0.0.0", "[::]", "[::ffff:0.0.0.0]", "four.test", "six.test"):
+            to = f"{host}:{origin.port}"
+            with self.subTest(host):
+                self.assert_self_made(self.get(f"http://{to}/"), 502, "destination_ip_prohibited")
+                self.assertEqual(connect(self.client(), to).status, 502)
+        self.assertEqual(origin.connections, [])

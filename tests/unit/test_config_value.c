@@ -314,6 +314,36 @@ static void a_network_contains_its_first_and_last_address_and_no_neighbour(void 
     assert_false(cidr_contains(&(struct cidr_list){ 0 }, (struct sockaddr *)&any));
 }
 
+static void an_unspecified_destination_is_the_loopback_that_the_kernel_makes_of_it(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *network;
+        const char *address;
+        bool inside;
+    } cases[] = {
+        { "127.0.0.0/8", "0.0.0.0", true },  { "127.0.0.0/8", "::ffff:0.0.0.0", true },
+        { "127.0.0.0/8", "::", false }, /* that is ::1 */
+        { "127.0.0.0/8", "0.0.0.1", false }, { "127.0.0.0/8", "127.0.0.2", true },
+        { "127.0.0.1/32", "0.0.0.0", true }, { "127.0.0.2/32", "0.0.0.0", false },
+        { "::1/128", "::", true },           { "::1/128", "0.0.0.0", false },
+        { "::1/128", "::2", false },         { "::ffff:127.0.0.0/104", "0.0.0.0", true },
+        { "0.0.0.0/8", "0.0.0.0", true },    { "::/128", "::", true },
+        { "10.0.0.0/8", "0.0.0.0", false },  { "fe80::/10", "::", false },
+        { "::/0", "unix", false },
+    };
+
+    for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
+        struct strbuf why = STRBUF_INIT;
+        struct cidr c;
+        struct cidr_list list = { &c, 1 };
+        struct sockaddr_storage sa = address(cases[i].address);
+        expect_acceptance(cases[i].network, value_cidr(cases[i].network, &c, &why), &why);
+        if (cidr_contains_destination(&list, (struct sockaddr *)&sa) != cases[i].inside)
+            fail_msg("%s in %s", cases[i].address, cases[i].network);
+    }
+}
+
 static void listen_addresses_are_literal(void **state)
 {
     (void)state;
@@ -624,6 +654,7 @@ int main(void)
         cmocka_unit_test(ports_run_from_1_to_65535),
         cmocka_unit_test(networks_need_their_host_bits_clear),
         cmocka_unit_test(a_network_contains_its_first_and_last_address_and_no_neighbour),
+        cmocka_unit_test(an_unspecified_destination_is_the_loopback_that_the_kernel_makes_of_it),
         cmocka_unit_test(listen_addresses_are_literal),
         cmocka_unit_test(statuses_are_codes_classes_or_ranges),
         cmocka_unit_test(only_transport_failures_can_be_chosen),
