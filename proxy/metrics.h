@@ -143,6 +143,7 @@ struct histogram { /* upper bounds are the exposition's; the last bucket is +Inf
     X(accept_pauses_total, "Times accept paused because descriptors ran out")                      \
     X(dns_cache_hits_total, "Lookups answered from the cache")                                     \
     X(dns_stale_answers_total, "Lookups answered from an expired entry")                           \
+    X(tunnels_closed_on_deny_total, "Tunnels closed because a reload denied their destination")    \
     X(connect_plaintext_http_total, "HTTP found inside CONNECT")
 
 /* X(name): counters that become a label value of another metric, or part of a sum; the

@@ -397,9 +397,8 @@ void tunnel_free(struct exchange *ex)
     ex->tunnel = NULL;
 }
 
-void tunnel_close_on_open(struct exchange *ex)
+void tunnel_cut(struct exchange *ex)
 {
-    COUNT(ex->w->c.routes[exchange_slot(ex)].tunnels_closed_on_open);
     judge_half_alert(ex);
     attempt_failed(&ex->attempt, OUTCOME_LOCAL);
     finish(ex, true);

@@ -45,7 +45,7 @@ void tunnel_begin(struct exchange *ex, bool sniff);
 void tunnel_run(struct exchange *ex); /* any event; may end the exchange */
 void tunnel_on_deadline(struct exchange *ex);
 int64_t tunnel_deadline(const struct exchange *ex); /* OFF: none */
-void tunnel_close_on_open(struct exchange *ex);     /* its breaker is open: counted, reset */
+void tunnel_cut(struct exchange *ex);               /* it must go: reset, no sample if not judged */
 void tunnel_free(struct exchange *ex);              /* gives pipes back; fine without a tunnel */
 
 /* Do the client's first bytes begin a plain HTTP/1 request, with a line of less than max bytes?

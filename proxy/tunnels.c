@@ -6,6 +6,7 @@
 #include "proxy/proxy.h"
 #include "proxy/snapshot.h"
 #include "proxy/tunnel.h"
+#include "proxy/upstream.h"
 #include "sync/breakers.h"
 #include <stdlib.h>
 
@@ -123,17 +124,49 @@ static bool look_at_route(struct worker *w, struct tunnel_route *g)
             continue;
         if (wait && now_ms - ex->last_move_ms < TUNNEL_IDLE_OPEN_MS)
             left = true;
-        else
-            tunnel_close_on_open(ex);
+        else {
+            COUNT(w->c.routes[exchange_slot(ex)].tunnels_closed_on_open);
+            tunnel_cut(ex);
+        }
     }
     group_put(w, g);
     return left;
 }
 
+/* ---- Denied destinations ---- */
+
+static void cut_denied(struct worker *w, struct tunnel_route *g)
+{
+    g->users++;
+    for (struct list *l = g->tunnels.next, *next; l != &g->tunnels; l = next) {
+        next = l->next;
+        struct exchange *ex = CONTAINER(l, struct tunnel, link)->ex;
+        if (!upstream_is_denied(ex->up, w->snap->cfg))
+            continue;
+        COUNT(w->c.tunnels_closed_on_deny_total);
+        tunnel_cut(ex);
+    }
+    group_put(w, g);
+}
+
+/* After a reload, and after a tunnel that began under an older configuration. */
+static void look_for_denied(struct worker *w)
+{
+    if (w->tunnels_generation == w->snap->generation)
+        return;
+    for (struct list *l = w->tunnel_routes.next, *next; l != &w->tunnel_routes; l = next) {
+        next = l->next;
+        cut_denied(w, CONTAINER(l, struct tunnel_route, link));
+    }
+}
+
+/* ---- Now and then ---- */
+
 void tunnels_look(struct worker *w)
 {
     if (list_empty(&w->tunnel_routes))
         return;
+    look_for_denied(w);
     const struct breakers *b = w->proxy->breakers;
     uint64_t version = breakers_version(b), generation = w->snap->generation;
     unsigned flags = breakers_flags(b);
@@ -174,6 +207,8 @@ void tunnels_add(struct tunnel *t)
     list_add_tail(&g->tunnels, &t->link);
     /* It may have opened while we connected. */
     w->tunnels_left |= breaker_open(t);
+    if (t->ex->snap != w->snap)
+        w->tunnels_generation = 0;
 }
 
 void tunnels_remove(struct tunnel *t)

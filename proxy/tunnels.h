@@ -1,6 +1,6 @@
 /*
  * tunnels.h - all tunnels of a worker: how many there may be, and which must go when a
- * breaker opens.
+ * breaker opens, or when a reload denies where they go.
  *
  * A tunnel takes its place under limits.tunnels when it is admitted, long before it stands.
  * Those that stand are listed by route, so that a route whose breakers are closed costs one
@@ -25,7 +25,7 @@ void tunnels_add(struct tunnel *t);
 void tunnels_remove(struct tunnel *t);
 
 /* When a breaker opened, a snapshot was adopted, and every second: closes tunnels as
- * tunnels_on_open says. */
+ * tunnels_on_open and access.deny_destinations say. */
 void tunnels_look(struct worker *w);
 void tunnels_free(struct worker *w); /* when none is left */
 

@@ -77,6 +77,7 @@ static struct upstream *upstream_new(struct exchange *ex, int fd, const struct a
     up->target = ex->target;
     target_ref(up->target);
     up->address = *address;
+    up->allowed_in = ex->snap->generation;
     up->ex = ex;
     conn_keepalive(fd, ex->route->cfg->timeouts.keepalive_ms);
     COUNT(w->c.upstream_connections);
@@ -117,6 +118,28 @@ static bool is_quiet(struct upstream *up)
     return !up->c.readable || is_quiet_now(up);
 }
 
+static bool is_denied(const struct target *t, const struct address *a, const struct config *cfg)
+{
+    /* Whom the application could reach without us it may reach through us. */
+    return !t->is_fixed && cidr_contains_destination(&cfg->access.deny_destinations, &a->sa);
+}
+
+bool upstream_is_denied(const struct upstream *up, const struct config *cfg)
+{
+    return is_denied(up->target, &up->address, cfg);
+}
+
+/* Asked once for each configuration, not for each request. */
+static bool is_allowed(struct upstream *up, const struct snapshot *snap)
+{
+    if (up->allowed_in == snap->generation)
+        return true;
+    if (upstream_is_denied(up, snap->cfg))
+        return false;
+    up->allowed_in = snap->generation;
+    return true;
+}
+
 static struct upstream *take_idle(struct exchange *ex)
 {
     struct target *t = ex->target;
@@ -127,7 +150,7 @@ static struct upstream *take_idle(struct exchange *ex)
             continue;
         }
         idle_remove(up);
-        if (is_fit_for(ex, up))
+        if (is_allowed(up, ex->snap) && is_fit_for(ex, up))
             return up;
         upstream_close(up);
     }
@@ -146,7 +169,9 @@ static void list_add_head(struct list *head, struct list *item)
     list_add_tail(head->next, item); /* before the first is at the head */
 }
 
-/* The client's own connection to this target, if it has one. */
+/* The client's own connection to this target, if it has one.  Whatever DNS says by now: what
+ * was agreed on over it holds for it alone, and a client that is sent elsewhere between two
+ * steps of NTLM never gets to the last. */
 static struct upstream *take_parked(struct exchange *ex)
 {
     struct list *parked = &ex->down->parked;
@@ -155,7 +180,7 @@ static struct upstream *take_parked(struct exchange *ex)
         next = l->next;
         if (up->target != ex->target || up->ex || up->c.dead)
             continue;
-        if (is_fit_for(ex, up))
+        if (is_allowed(up, ex->snap) && is_fit_for(ex, up))
             return up;
         upstream_close(up);
     }
@@ -181,8 +206,9 @@ void upstream_release(struct upstream *up, bool reusable)
     int64_t idle_ms = up->ex->route->cfg->timeouts.upstream_idle_ms;
     up->ex = NULL;
     up->served++;
-    if (!reusable || !is_quiet(up) || idle_ms == 0 ||
-        (!up->target->is_literal && !dns_still_answers(w->dns, up->target->host, &up->address))) {
+    bool anywhere = up->owner || up->target->is_literal; /* see take_parked */
+    if (!reusable || !is_quiet(up) || idle_ms == 0 || !is_allowed(up, w->snap) ||
+        (!anywhere && !dns_still_answers(w->dns, up->target->host, &up->address))) {
         COUNT(w->c.upstream_pool_discards_total);
         upstream_close(up);
         return;
@@ -208,6 +234,16 @@ void upstream_close_idle(struct worker *w)
 {
     while (!list_empty(&w->pool_lru))
         upstream_close(CONTAINER(w->pool_lru.next, struct upstream, pool_link));
+}
+
+void upstream_close_denied(struct worker *w)
+{
+    for (struct list *l = w->pool_lru.next, *next; l != &w->pool_lru; l = next) {
+        next = l->next;
+        struct upstream *up = CONTAINER(l, struct upstream, pool_link);
+        if (!is_allowed(up, w->snap))
+            upstream_close(up);
+    }
 }
 
 /* ---- Opening one ---- */
@@ -334,12 +370,7 @@ static enum connect_failure forbidden(struct exchange *ex, const struct address 
     case SELF_NO:
         break;
     }
-    /* Whom the application could reach without us it may reach through us. */
-    if (ex->target->is_fixed)
-        return CONNECT_OK;
-    return cidr_contains_destination(&ex->snap->cfg->access.deny_destinations, &a->sa)
-               ? CONNECT_DENIED
-               : CONNECT_OK;
+    return is_denied(ex->target, a, ex->snap->cfg) ? CONNECT_DENIED : CONNECT_OK;
 }
 
 static void job_connected(struct connect_job *job, unsigned slot)

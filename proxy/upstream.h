@@ -3,7 +3,8 @@
  *
  * A new connection tries the addresses in the resolver's order, the next one after
  * 300 ms or an error (RFC 8305 in small).  A connection returns to the pool only if
- * no byte is left over and its address is still in the current answer.
+ * no byte is left over and its address is still in the current answer.  A kept one goes to
+ * where the configuration still lets it go, or it is closed.
  */
 #ifndef PROXY_UPSTREAM_H
 #define PROXY_UPSTREAM_H
@@ -14,6 +15,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+struct config;
 struct downstream;
 struct exchange;
 
@@ -26,7 +28,8 @@ struct upstream {
     struct list parked_link;  /* in owner->parked */
     struct downstream *owner; /* NTLM or Negotiate was seen: belongs to this client alone */
     struct address address;
-    uint64_t served; /* exchanges before the present one */
+    uint64_t served;     /* exchanges before the present one */
+    uint64_t allowed_in; /* generation of the snapshot that last let it go to its address */
 };
 
 #define CONNECT_PARALLEL 4
@@ -84,5 +87,9 @@ void upstream_release(struct upstream *up, bool reusable);
 void upstream_park(struct upstream *up, struct downstream *owner);
 void upstream_close(struct upstream *up);
 void upstream_close_idle(struct worker *w); /* all of the pool */
+
+/* Whether access.deny_destinations holds where it goes. */
+bool upstream_is_denied(const struct upstream *up, const struct config *cfg);
+void upstream_close_denied(struct worker *w); /* after a reload: those of the pool */
 
 #endif

@@ -91,6 +91,7 @@ static void adopt_snapshot(struct worker *w)
         listener_reconfigure(&w->listeners[i]);
     atomic_store(&w->adopted_generation, newest->generation);
     tunnels_look(w); /* it may say otherwise about those that stand */
+    upstream_close_denied(w);
 }
 
 static void serve_again(struct worker *w)

@@ -431,6 +431,21 @@ class PrivateConnectionTest(SharedCase):
         self.assertEqual(len(origin.connections), 2)
         self.assert_relayed(alice.get(origin.url + "/"), 200, b"user on 0")
 
+    def test_a_private_connection_stays_where_it_is_whatever_dns_says(self):
+        names, origin = self.dns(), self.ntlm_origin("NTLM")
+        names.set("a.test", "127.0.0.1", ttl=1)
+        proxy = self.proxy({"dns": {"min_ttl": "1s"}}, dns=names)
+        alice, url = self.client(proxy), f"http://a.test:{origin.port}/"
+        self.assert_relayed(alice.get(url), 401)
+        names.set("a.test", "127.0.0.9", ttl=1)
+        wait_until(lambda: self.moved(proxy, url), 5, "another address to be known", step=0.1)
+        self.assert_relayed(alice.get(url, "Authorization: NTLM TlRMTVNTUAAB"), 200, b"user on 0")
+        self.assert_relayed(alice.get(url), 200, b"user on 0")
+
+    def moved(self, proxy, url):
+        """Nobody listens at the new address."""
+        return self.client(proxy).get(url).status == 502
+
     def test_basic_authentication_does_not_make_a_connection_private(self):
         origin = self.origin(echo_for_ever)
         self.assert_relayed(self.get(origin.url + "/1", "Authorization: Basic eDp5"), 200, b"0:/1")

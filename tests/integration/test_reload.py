@@ -9,6 +9,7 @@ import threading
 import time
 
 from harness import ROUTE_ALL, Case, Raw, merge, request, slowdown, stays, variant, wait_until
+from harness.tunnels import echo, tunnel
 
 RELOADS = int(os.environ.get("TRIPSWITCH_TEST_RELOADS", "10000"))
 
@@ -144,6 +145,112 @@ class ReloadTest(Case):
         wait_until(lambda: len(control.stream_opens) > opened, 16, "the stream to be opened with the new key")
         self.assert_relayed(self.get(origin.url + "/"), 200)
         control.wait_samples(2)
+
+
+class DeniedLaterTest(Case):
+    """What a reload denies is reached no more, over nothing that stands from before."""
+
+    ASK = ("Connection: Upgrade", "Upgrade: websocket")
+
+    def start(self, **kw):
+        return self.proxy({"timeouts": {"upstream_idle": "off"}}, **kw)
+
+    def deny(self, *networks):
+        self._proxies[-1].write_config(merge(self._proxies[-1].config, {"access": {"deny_destinations": list(networks)}}))
+        self._proxies[-1].reload()
+
+    def assert_denied(self, response):
+        self.assert_self_made(response, 502, "destination_ip_prohibited")
+
+    @staticmethod
+    def ping(client):
+        client.send(b"\x01ping")
+        if client.read_exactly(5) != b"\x01ping":
+            raise AssertionError("no echo")
+        return client
+
+    def test_idle_connections_are_closed(self):
+        proxy, origin, other = self.start(), self.http_origin(), self.http_origin(host="127.0.0.2")
+        client = self.client()
+        for o in (origin, other):
+            self.assert_relayed(client.get(o.url + "/"), 200)
+        proxy.expect_metric(2, "upstream_connections_idle")
+        self.deny("127.0.0.1/32")
+        origin.wait_ended(0)
+        proxy.expect_metric(1, "upstream_connections_idle")
+        self.assert_denied(client.get(origin.url + "/"))
+        self.assert_relayed(client.get(other.url + "/"), 200)
+        self.assertEqual((len(origin.connections), len(other.connections)), (1, 1))
+
+    def test_a_request_under_way_ends_as_it_began_and_its_connection_with_it(self):
+        go = threading.Event()
+        origin = self.origin(lambda c: (c.read_request(), c.wait(go), c.respond(200, b"late"), c.wait_for_end()))
+        self.start()
+        client = self.client().send(request("GET", origin.url + "/"))
+        origin.wait_requests(1)
+        self.deny("127.0.0.0/8")
+        go.set()
+        self.assert_relayed(client.read_response(), 200, b"late")
+        origin.wait_ended(0)
+        self.assert_denied(client.get(origin.url + "/"))
+
+    def test_a_connection_that_belongs_to_its_client_is_used_no_more(self):
+        self.start()
+        origin, client = self.http_origin(), self.client()
+        for wanted in (200, 502):
+            self.assertEqual(client.get(origin.url + "/", "Authorization: NTLM TlRMTVNTUAAB").status, wanted)
+            self.deny("127.0.0.0/8")
+        origin.wait_ended(0)
+        self.assertEqual(len(origin.connections), 1)
+
+    def test_http_in_a_tunnel_is_refused(self):
+        self.start()
+        origin = self.http_origin()
+        client = tunnel(self.client(), origin.authority)
+        ask = f"GET / HTTP/1.1\r\nHost: {origin.authority}\r\n\r\n"
+        self.assert_relayed(client.request(ask), 200)
+        self.deny("127.0.0.0/8")
+        self.assert_denied(client.request(ask))
+        origin.wait_ended(0)
+        self.assertEqual(len(origin.connections), 1)
+
+    def test_tunnels_and_upgraded_connections_are_closed(self):
+        def script(conn):
+            conn.read_request()
+            conn.send(b"HTTP/1.1 101 X\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n")
+            echo(conn)
+
+        proxy = self.start()
+        origin, other, upgrading = self.origin(echo), self.origin(echo, host="127.0.0.2"), self.origin(script)
+        tunnels = [tunnel(self.client(), o.authority) for o in (origin, origin, other)]
+        upgraded = self.client().send(request("GET", upgrading.url + "/", *self.ASK))
+        self.assertEqual(upgraded.read_response_head().status, 101)
+        for client in (*tunnels, upgraded):
+            self.ping(client)
+        self.deny("127.0.0.1/32", "169.254.0.0/16")
+        for client in (*tunnels[:2], upgraded):
+            client.expect_eof()
+        proxy.expect_metric(3, "tunnels_closed_on_deny_total")
+        self.ping(tunnels[2])
+        self.deny("127.0.0.2/32")
+        tunnels[2].expect_eof()
+        proxy.expect_metric(4, "tunnels_closed_on_deny_total")
+        proxy.expect_metric(0, "tunnels")
+
+    def test_a_tunnel_that_was_being_connected_meanwhile_is_closed_too(self):
+        names = self.dns()
+        proxy = self.start(dns=names)
+        origin = self.origin(echo)
+        names.set("late.test", "127.0.0.1")
+        names.behaviour["late.test"] = "silent"
+        client = self.client()
+        client.send(f"CONNECT late.test:{origin.port} HTTP/1.1\r\nHost: x\r\n\r\n")
+        wait_until(lambda: names.asked("late.test"), 5, "the question")
+        self.deny("127.0.0.0/8")
+        del names.behaviour["late.test"]  # the resolver asks again
+        self.assertEqual(client.read_response_head().status, 200)
+        client.expect_eof()
+        proxy.expect_metric(1, "tunnels_closed_on_deny_total")
 
 
 class ReloadUnderLoadTest(Case):
