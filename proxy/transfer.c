@@ -168,6 +168,13 @@ static void bad_response(struct exchange *ex, const char *detail)
     answer_fail(ex, 502, PERR_HTTP_PROTOCOL_ERROR, detail);
 }
 
+static void bad_head(struct exchange *ex, enum http1_error err)
+{
+    if (err == HTTP1_HEAD_TOO_LARGE || err == HTTP1_TOO_MANY_FIELDS)
+        COUNT(ex->w->c.limit_headers);
+    bad_response(ex, http1_error_text(err));
+}
+
 /* Writes a head for the client. */
 static void send_head(struct exchange *ex, const struct http1_head *h, size_t head_len,
                       const struct rewrite_response *o)
@@ -331,9 +338,7 @@ static enum head_progress take_response_head(struct exchange *ex)
     int found = http1_find_end(data, block_len(in), &ex->scanned, &end);
     if (found < 0 || (found == 0 && response_head_room(ex) < 0) ||
         (found > 0 && end > (size_t)cfg->limits.header_bytes)) {
-        if (found >= 0)
-            COUNT(ex->w->c.limit_headers);
-        bad_response(ex, http1_error_text(found < 0 ? HTTP1_BAD_LINE_END : HTTP1_HEAD_TOO_LARGE));
+        bad_head(ex, found < 0 ? HTTP1_BAD_LINE_END : HTTP1_HEAD_TOO_LARGE);
         return HEAD_OVER;
     }
     if (found == 0)
@@ -342,7 +347,7 @@ static enum head_progress take_response_head(struct exchange *ex)
     enum http1_error err =
         http1_parse_response(&h, data, end, (size_t)cfg->limits.header_fields, ex->is_head);
     if (err) {
-        bad_response(ex, http1_error_text(err));
+        bad_head(ex, err);
         return HEAD_OVER;
     }
     ex->scanned = 0;

@@ -50,7 +50,9 @@ class HeadLimitTest(SharedCase):
         for name, lines in (("bytes", ["X: " + "v" * 17000]), ("fields", [f"X-{i}: {i}" for i in range(60)])):
             with self.subTest(name):
                 origin = self.origin(lambda c, lines=lines: (c.read_request(), c.respond(200, b"", *lines), c.wait_for_end()))
+                counted = self.delta("limit_rejections_total", limit="headers")
                 self.assert_self_made(self.get(origin.url + "/"), 502)
+                wait_until(lambda: counted() == 1, 5, "the limit to be counted")
 
     def test_endless_chunk_extensions_and_trailers_of_a_request_are_bounded(self):
         for name, wire in (("extension", b"5;" + b"e" * 100_000), ("trailers", b"0\r\n" + b"X-T: vvvvvvvvvv\r\n" * 10_000),
