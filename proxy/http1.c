@@ -432,8 +432,6 @@ __attribute__((constructor)) static void prepare_parsers(void)
     for (int request = 0; request < 2; request++) {
         http_parser *p = &behind_start_line[request];
         http_parser_init(p, request ? HTTP_REQUEST : HTTP_RESPONSE);
-        /* Both lengths and chunked: read_meaning() decides, by the direction of the message. */
-        p->allow_chunked_length = 1;
         http_parser_execute(p, &framing_settings, lines[request], strlen(lines[request]));
     }
 }
@@ -455,34 +453,36 @@ static enum http1_error framing_error(const http_parser *parser)
 }
 
 /* What frames a message is read a second time, by a parser that many programs read it with: one
- * on which the two differ is refused.  Only of spellings of "chunked" does it know fewer than
- * there are (RFC 9110 5.6.1); one of them is what leaves here. */
-static enum http1_error confirm_framing(const struct http1_head *h, bool request, bool has_length,
-                                        bool has_coding)
+ * on which the two differ is refused.  What frames nothing is not asked for, such as a length
+ * that chunked beats: where it stands must not matter.  Only of spellings of "chunked" does
+ * that parser know fewer than there are (RFC 9110 5.6.1), and of white space behind a length;
+ * what leaves here has neither. */
+static enum http1_error confirm_framing(const struct http1_head *h, bool request)
 {
-    if (!has_length && !has_coding)
+    if (h->framing == FRAMING_NONE || h->framing == FRAMING_CLOSE)
         return HTTP1_OK;
+    bool chunked = h->framing == FRAMING_CHUNKED;
+    uint8_t id = chunked ? FIELD_TRANSFER_ENCODING : FIELD_CONTENT_LENGTH;
     http_parser parser = behind_start_line[request];
     for (size_t i = 0; i < h->field_count; i++) {
         const struct http1_field *f = &h->fields[i];
-        if (f->id != FIELD_CONTENT_LENGTH && f->id != FIELD_TRANSFER_ENCODING)
+        if (f->id != id)
             continue;
         /* In a response a repeated Content-Length is no error if it says the same: read_length()
          * has seen to that (RFC 9110 8.6). */
         if (!request)
             parser.flags &= ~(unsigned)F_CONTENTLENGTH;
-        http_parser_execute(&parser, &framing_settings, f->line.p, f->line.len);
-        enum http1_error err = framing_error(&parser);
-        if (err)
-            return err;
+        size_t trimmed = (size_t)(f->value.p + f->value.len - f->line.p);
+        bool space = trimmed + 2 < f->line.len;
+        http_parser_execute(&parser, &framing_settings, f->line.p, space ? trimmed : f->line.len);
+        if (space)
+            http_parser_execute(&parser, &framing_settings, "\r\n", 2);
     }
     http_parser_execute(&parser, &framing_settings, "\r\n", 2);
-    enum http1_error err = framing_error(&parser);
-    if (err)
-        return err;
-    if (has_length && parser.content_length != h->content_length)
+    enum http1_error err = framing_error(&parser); /* the first: it read nothing after it */
+    if (!err && !chunked && parser.content_length != h->content_length)
         return HTTP1_BAD_LENGTH;
-    return HTTP1_OK;
+    return err;
 }
 
 static void head_reset(struct http1_head *h)
@@ -553,7 +553,7 @@ enum http1_error http1_parse_request(struct http1_head *h, const char *data, siz
     } else if (has_length) {
         h->framing = FRAMING_LENGTH;
     }
-    err = confirm_framing(h, true, has_length, has_coding);
+    err = confirm_framing(h, true);
     if (err)
         return err;
     if (!h->host && h->minor >= 1 && !slice_eq(h->method, SLICE("CONNECT")))
@@ -642,7 +642,7 @@ enum http1_error http1_parse_response(struct http1_head *h, const char *data, si
     err = response_framing(h, has_length, has_coding, no_body);
     if (err)
         return err;
-    err = confirm_framing(h, false, has_length, has_coding);
+    err = confirm_framing(h, false);
     if (err)
         return err;
     if (h->minor == 0 && !h->keep_alive)

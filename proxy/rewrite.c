@@ -30,11 +30,11 @@ size_t rewrite_bound(const struct http1_head *h, size_t head_len, const char *vi
     return head_len + authority.len + 256 + (via ? strlen(via) + 16 : 0);
 }
 
-/* One canonical spelling: what cannot be read in two ways can be copied. */
+/* One canonical spelling, with nothing behind it: what cannot be read in two ways can be copied. */
 static bool length_is_canonical(const struct http1_head *h)
 {
     struct slice v = h->content_length_field->value;
-    return v.len == 1 || v.p[0] != '0';
+    return (v.len == 1 || v.p[0] != '0') && v.p[v.len] == '\r';
 }
 
 static void put_length(struct writer *w, const struct http1_head *h)

@@ -476,6 +476,9 @@ static void content_length_is_digits_and_nothing_else(void **state)
         { SLICE("Content-Length: 5\r\n"), HTTP1_OK, FRAMING_LENGTH, 5 },
         { SLICE("content-length:5\r\n"), HTTP1_OK, FRAMING_LENGTH, 5 },
         { SLICE("CONTENT-LENGTH: \t5  \r\n"), HTTP1_OK, FRAMING_LENGTH, 5 },
+        { SLICE("Content-Length:\t5\t\r\n"), HTTP1_OK, FRAMING_LENGTH, 5 },
+        { SLICE("Content-Length: 12 \t \r\n"), HTTP1_OK, FRAMING_LENGTH, 12 },
+        { SLICE("Content-Length: 1\t2\r\n"), HTTP1_BAD_LENGTH, 0, 0 },
         { SLICE("Content-Length: 007\r\n"), HTTP1_OK, FRAMING_LENGTH, 7 },
         { SLICE("Content-Length: 00000000000000000000000000000000012\r\n"), HTTP1_OK,
           FRAMING_LENGTH, 12 },
@@ -893,6 +896,8 @@ static void a_response_body_is_framed_in_the_order_of_rfc_9112(void **state)
           false },
         { SLICE(R11 "Content-Length: 18446744073709551616\r\n\r\n"), false, HTTP1_BAD_LENGTH, 0, 0,
           false },
+        { SLICE(R11 "Content-Length: 5\t\r\nA: b\r\nContent-Length: \t5\r\n\r\n"), false, HTTP1_OK,
+          FRAMING_LENGTH, 5, false },
         /* answers without a body, whatever they announce */
         { SLICE(R11 "Content-Length: 5\r\n\r\n"), true, HTTP1_OK, FRAMING_NONE, 5, false },
         { SLICE(R11 "Transfer-Encoding: chunked\r\n\r\n"), true, HTTP1_OK, FRAMING_NONE, 0, false },
@@ -935,6 +940,57 @@ static void a_response_body_is_framed_in_the_order_of_rfc_9112(void **state)
                      show(cases[i].text), cases[i].to_head ? " to HEAD" : "", (int)head.framing,
                      (unsigned long long)head.content_length, head.close, (int)cases[i].framing,
                      (unsigned long long)cases[i].length, cases[i].close);
+    }
+}
+
+static void a_coding_beats_a_length_whichever_comes_first(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *coding; /* the field's value */
+        const char *start;
+        bool to_head;
+        enum http1_error want;
+        enum http1_framing framing;
+    } cases[] = {
+        { "chunked", "200 x", false, HTTP1_OK, FRAMING_CHUNKED },
+        { "chunked\t", "200 x", false, HTTP1_OK, FRAMING_CHUNKED },
+        { "\tCHUNKED \t", "200 x", false, HTTP1_OK, FRAMING_CHUNKED },
+        { ",chunked,", "200 x", false, HTTP1_OK, FRAMING_CHUNKED },
+        { "chunked\r\nTransfer-Encoding:", "200 x", false, HTTP1_OK, FRAMING_CHUNKED },
+        { "identity", "200 x", false, HTTP1_UNKNOWN_CODING, 0 },
+        { "gzip, chunked", "200 x", false, HTTP1_UNKNOWN_CODING, 0 },
+        { "chunked, gzip", "200 x", false, HTTP1_BAD_CODING, 0 },
+        { "", "200 x", false, HTTP1_BAD_CODING, 0 },
+        { "chunked", "200 x", true, HTTP1_OK, FRAMING_NONE },
+        { "identity", "200 x", true, HTTP1_OK, FRAMING_NONE },
+        { "identity", "103 x", false, HTTP1_OK, FRAMING_NONE },
+        { "identity", "204 x", false, HTTP1_OK, FRAMING_NONE },
+        { "identity", "304 x", false, HTTP1_OK, FRAMING_NONE },
+        { "gzip, chunked", "304 x", false, HTTP1_OK, FRAMING_NONE },
+        { "", "304 x", false, HTTP1_OK, FRAMING_NONE },
+    };
+    static const char *const orders[] = {
+        "HTTP/1.1 %s\r\nTransfer-Encoding: %s\r\nContent-Length: 5\r\n\r\n",
+        "HTTP/1.1 %s\r\nTransfer-Encoding: %s\r\nContent-Length: 5\r\nA: b\r\n\r\n",
+        "HTTP/1.1 %s\r\nContent-Length: 5\r\nTransfer-Encoding: %s\r\n\r\n",
+        "HTTP/1.1 %s\r\nContent-Length: 5\r\nA: b\r\nTransfer-Encoding: %s\r\nA: b\r\n\r\n",
+    };
+
+    for (size_t i = 0; i < ARRAY_LEN(cases) * ARRAY_LEN(orders); i++) {
+        size_t c = i / ARRAY_LEN(orders);
+        char text[256];
+        int len = snprintf(text, sizeof(text), orders[i % ARRAY_LEN(orders)], cases[c].start,
+                           cases[c].coding);
+        struct slice all = { text, (size_t)len };
+        expect_error(all, parse_response(all, cases[c].to_head), cases[c].want);
+        if (cases[c].want)
+            continue;
+        if (head.framing != cases[c].framing || head.content_length_field)
+            fail_msg("\"%s\": got framing %d, a length %d", show(all), (int)head.framing,
+                     head.content_length_field != NULL);
+        if (head.framing == FRAMING_CHUNKED && !head.close)
+            fail_msg("\"%s\": not closed", show(all));
     }
 }
 
@@ -1205,6 +1261,7 @@ int main(void)
         cmocka_unit_test(status_lines_are_read_strictly),
         cmocka_unit_test(what_cannot_become_a_status_line_is_known_from_its_first_bytes),
         cmocka_unit_test(a_response_body_is_framed_in_the_order_of_rfc_9112),
+        cmocka_unit_test(a_coding_beats_a_length_whichever_comes_first),
         cmocka_unit_test(the_number_of_fields_is_bounded),
         cmocka_unit_test(heads_up_to_the_largest_limit_are_read),
         cmocka_unit_test(long_request_lines_are_read),

@@ -160,8 +160,12 @@ static void framing_of_a_request_has_one_spelling(void **state)
 {
     (void)state;
     static const struct request_case cases[] = {
-        { "a length passes as it is", SLICE("POST x HTTP/1.1\r\n" H "content-LENGTH:5 \r\n\r\n"),
-          SLICE("POST / HTTP/1.1\r\n" H "content-LENGTH:5 \r\n\r\n"), "/", NULL, NULL, -1 },
+        { "a length passes as it is", SLICE("POST x HTTP/1.1\r\n" H "content-LENGTH:5\r\n\r\n"),
+          SLICE("POST / HTTP/1.1\r\n" H "content-LENGTH:5\r\n\r\n"), "/", NULL, NULL, -1 },
+        { "white space behind it goes",
+          SLICE("POST x HTTP/1.1\r\n" H "content-length:\t5\t\r\nA: 1 \r\n\r\n"),
+          SLICE("POST / HTTP/1.1\r\n" H "content-length: 5\r\nA: 1 \r\n\r\n"), "/", NULL, NULL,
+          -1 },
         { "zero too", SLICE("POST x HTTP/1.1\r\n" H "Content-Length: 0\r\n\r\n"),
           SLICE("POST / HTTP/1.1\r\n" H "Content-Length: 0\r\n\r\n"), "/", NULL, NULL, -1 },
         { "leading zeros go, the name stays",
