@@ -556,6 +556,68 @@ static void posts_keep_to_their_rate(void **state)
     }
 }
 
+/* The thread wakes up late, by up to what is told, and each time by another length. */
+static void late_wake_ups_cost_no_posts(void **state)
+{
+    (void)state;
+    static const struct {
+        int64_t rate, late_ms;
+    } cases[] = { { 1, 20 }, { 10, 2 }, { 10, 20 }, { 25, 20 }, { 100, 5 } };
+    for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
+        int64_t rate = cases[i].rate, gap_min = 1000, last = 0;
+        struct reporter_options o = options();
+        o.max_posts_per_second = rate;
+        o.batch = 1;
+        o.buffer = 1000;
+        begin(&o);
+        unsigned posts = 0;
+        for (int64_t until = now + 10000;;) {
+            add(1, false);
+            int64_t due = reporter_next_ms(r);
+            now = (due > now ? due : now) + posts % (cases[i].late_ms + 1);
+            if (now >= until)
+                break;
+            struct post post;
+            assert_true(take(&post));
+            answer(&post, 202);
+            gap_min = last && now - last < gap_min ? now - last : gap_min;
+            last = now;
+            posts++;
+        }
+        if (posts < 10 * rate - 1 || posts > 10 * rate + 1)
+            fail_msg("%" PRId64 "/s, %" PRId64 " ms late: %u posts in ten seconds", rate,
+                     cases[i].late_ms, posts);
+        if (gap_min < 500 / rate)
+            fail_msg("%" PRId64 "/s, %" PRId64 " ms late: two posts %" PRId64 " ms apart", rate,
+                     cases[i].late_ms, gap_min);
+        end();
+    }
+}
+
+static void a_long_pause_is_not_caught_up(void **state)
+{
+    (void)state;
+    struct reporter_options o = options();
+    o.max_posts_per_second = 10;
+    o.batch = 1;
+    begin(&o);
+    add(1, false);
+    struct post post = want_post(1, "before the pause");
+    answer(&post, 202);
+    now += 1000;
+    unsigned posts = 0;
+    for (int64_t until = now + 1000; now < until; now++) {
+        add(1, false);
+        while (take(&post)) {
+            answer(&post, 202);
+            posts++;
+        }
+    }
+    if (posts < 10 || posts > 11)
+        fail_msg("%u posts in the second after a pause", posts);
+    end();
+}
+
 static void skipped_and_oversized_samples_are_counted(void **state)
 {
     (void)state;
@@ -750,6 +812,8 @@ int main(void)
         cmocka_unit_test(what_is_max_age_old_expires),
         cmocka_unit_test(samples_that_never_got_into_a_batch_expire_too),
         cmocka_unit_test(posts_keep_to_their_rate),
+        cmocka_unit_test(late_wake_ups_cost_no_posts),
+        cmocka_unit_test(a_long_pause_is_not_caught_up),
         cmocka_unit_test(skipped_and_oversized_samples_are_counted),
         cmocka_unit_test(a_flush_sends_everything_at_once),
         cmocka_unit_test(what_cannot_be_flushed_is_counted_as_shutdown),
