@@ -2,6 +2,7 @@
 
 from measure import CORES, resident_bytes
 from peers import BASE, ROUTES, USUAL, route_host
+from watch import SampleWatch, rates
 
 # key: (heading, unit, format); less is better, except of the rates
 MEASURES = {
@@ -16,15 +17,15 @@ MEASURES = {
     "bytes_each": ("memory", "B/conn", "{:.0f}"),
     "ready_ms": ("ready", "ms", "{:.1f}"),
     "sent_s": ("sent/s", "", "{:.0f}"),
-    "dropped_s": ("dropped/s", "", "{:.0f}"),
+    "unsent_s": ("unsent/s", "", "{:.0f}"),
     "sync_pct": ("sync", "% of core", "{:.2f}"),
     "worker_us": ("worker", "us/req", "{:.2f}"),
 }
 HTTP = ("rps", "cpu_us", "p50_us", "p99_us", "memory_mb")
 BODY = ("mb_s", "cpu_gb", "p50_us", "p99_us", "memory_mb")
-SAMPLES = ("rps", "worker_us", "sync_pct", "sent_s", "dropped_s")
+SAMPLES = ("rps", "worker_us", "sync_pct", "sent_s", "unsent_s")
 ROOM = 2000  # connections that a peer must be ready for
-SAMPLES_S = 5  # long enough to fill the sample buffer many times over
+SAMPLES_S = 5  # many posts, or a line through them says nothing
 
 
 class Case:
@@ -142,17 +143,12 @@ def half_load(bench, peer):
 def samples(rate):
     """What becomes of the samples of so many requests a second, and what that costs whom."""
     def run(bench, peer):
-        before = peer.metrics()
-        got = at_rate(bench, peer, rate, SAMPLES_S)
-        after = peer.metrics()
-        whole = got["seconds"] + bench.window["warmup"]  # the counters saw the warm-up too
-
-        def per_second(name):
-            return (after.sum(name) - before.sum(name)) / whole
-
+        with SampleWatch(peer) as watch:
+            got = at_rate(bench, peer, rate, SAMPLES_S)
+        found = rates(watch.rows)
         return {"rps": got["ops"] / got["seconds"], "worker_us": got["threads"]["worker-0"] * 1e6 / max(1, got["ops"]),
-                "sync_pct": got["threads"]["sync"] * 100 / got["seconds"],
-                "sent_s": per_second("samples_sent_total"), "dropped_s": per_second("samples_dropped_total"),
+                "sync_pct": got["threads"]["sync"] * 100 / got["seconds"], **found,
+                "unsent_s": found["dropped_s"] + found["grown_s"] if found else None,
                 **faults_of(peer, got, (2,)), **rate_note(peer, got, rate)}
 
     return run
@@ -200,7 +196,7 @@ CASES = [
     Case("p99half", "1 KB at half of what nginx takes at most; from when a request was due", half_load),
     Case("workers2", "1 KB, 64 connections, two workers on two cores", http(64), peers=[BASE, "ts-2workers"],
          conclude=tell_two_workers),
-    Case("samples", "9 800 samples a second, which can all be sent", samples(9800), SAMPLES, peers=[BASE, "ts-nosamples"]),
+    Case("samples", "10 000 samples a second, which can all be sent", samples(10000), SAMPLES, peers=[BASE, "ts-nosamples"]),
     Case("samples_excess", "20 000 samples a second, of which half can be sent", samples(20000), SAMPLES,
          peers=[BASE, "ts-nosamples"]),
     Case("start", "from the start to the first answer; memory then", started, ("ready_ms", "resident_mb"),

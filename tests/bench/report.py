@@ -34,6 +34,11 @@ class CaseResult:
         values = self.values(peer, key)
         return spread(values), spread(ratios(values, self.values(BASE, key)))
 
+    def measured(self, peer):
+        """Every figure there is, also those that the table has no column for."""
+        found = {k for v in self.rounds[peer] if v for k in v if isinstance(v[k], (int, float)) and not isinstance(v[k], bool)}
+        return [*self.case.measures, *sorted(found - set(self.case.measures))]
+
     def peers(self):
         return list(self.rounds)
 
@@ -79,7 +84,7 @@ def as_json(results, about):
         peers = {}
         for peer in r.peers():
             peers[peer] = {}
-            for key in r.case.measures:
+            for key in r.measured(peer):
                 values, against = r.summary(peer, key)
                 peers[peer][key] = {"rounds": r.values(peer, key), "median": values and values[0],
                                     "ratio": against and dict(zip(("median", "min", "max"), against))}

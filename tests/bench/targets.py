@@ -31,6 +31,7 @@ TARGETS = [
     ("tunnel_throughput", "MB/s, of HAProxy's with splice", ours_against("haproxy", "mb_s"), "at least", 1.0),
     ("idle15000", "bytes for an idle connection", ours("bytes_each"), "at most", 1536),
     ("workers2", "two workers, of one", two_workers, "at least", 1.8),
+    ("samples", "samples sent, of those made", ours("sent_share"), "at least", 0.99),
     ("samples", "samples dropped a second", ours("dropped_s"), "at most", 0),
     ("samples", "sync thread, % of a core", ours("sync_pct"), "at most", 5),
     ("samples_excess", "worker CPU, of that without samples", ours_against("ts-nosamples", "worker_us"), "at most", None),
