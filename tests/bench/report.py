@@ -78,7 +78,7 @@ def table(results, about):
     return "\n".join(line.rstrip() for line in out)
 
 
-def as_json(results, about):
+def as_json(results, about, targets):
     cases = {}
     for r in results:
         peers = {}
@@ -89,4 +89,4 @@ def as_json(results, about):
                 peers[peer][key] = {"rounds": r.values(peer, key), "median": values and values[0],
                                     "ratio": against and dict(zip(("median", "min", "max"), against))}
         cases[r.case.name] = {"title": r.case.title, "peers": peers, "absent": r.absent, "notes": r.notes}
-    return {"about": about, "base": BASE, "cases": cases}
+    return {"about": about, "base": BASE, "cases": cases, "targets": targets}

@@ -24,7 +24,7 @@ from measure import CORES, raise_descriptors
 from peers import BASE, PEERS, USUAL, Absent
 from plot import plot
 from report import CaseResult, as_json, table
-from targets import verdicts
+from targets import judged, verdicts
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
@@ -172,7 +172,7 @@ def main():
             if options.docs:
                 into_docs(text, drawing)
             paths = [save(options, "table.txt", text), save(options, "plot.svg", drawing),
-                     save(options, "results.json", json.dumps(as_json(results, about), indent=1))]
+                     save(options, "results.json", json.dumps(as_json(results, about, judged(results)), indent=1))]
             progress("written: " + ", ".join(paths))
 
 

@@ -6,6 +6,9 @@ import sys
 from harness import Case
 
 sys.path.append(os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "bench"))
+import cases  # noqa: E402
+import report  # noqa: E402
+import targets  # noqa: E402
 import watch  # noqa: E402
 
 
@@ -33,3 +36,70 @@ class SampleRateTest(Case):
     def test_without_samples_or_looks_nothing_is_claimed(self):
         self.assertEqual(watch.rates([]), {})
         self.assertIsNone(watch.rates([(t / 10, 0, 0, 0) for t in range(60)])["sent_share"])
+
+
+class Named:
+    def __init__(self, name):
+        self.name = name
+
+
+def answers(ops=1000, errors=0, **classes):
+    return {"ops": ops, "errors": errors, **{f"{n}xx": 0 for n in range(1, 6)}, **{k.strip("_"): v for k, v in classes.items()}}
+
+
+class FaultTest(Case):
+    def test_answers_of_another_class_than_those_wanted_spoil_the_figures(self):
+        for got, wanted, sound in (
+                (answers(_2xx=1000), (2,), True),
+                (answers(_2xx=999, _5xx=1), (2,), False),
+                (answers(_2xx=1000), (5,), False),  # a closed breaker in the case of refusals
+                (answers(_5xx=1000), (5,), True),
+                (answers(_5xx=1000), (2,), False),  # forwarding, while the origin is down
+                (answers(_2xx=500, _5xx=500), (2, 5), True),
+                (answers(_2xx=600, _5xx=400), (2, 5), True),
+                (answers(_2xx=610, _5xx=390), (2, 5), False),
+                (answers(_2xx=1000), (2, 5), False),
+                (answers(_2xx=1000, errors=1), (2,), True),
+                (answers(_2xx=1000, errors=2), (2,), False),
+                ({**answers(_2xx=1000), "wanted_rate": 2000}, (2,), False)):
+            found = cases.faults_of(Named("x"), got, wanted)
+            self.assertEqual(found.get("sound", True), sound, f"{got} {wanted}: {found}")
+            self.assertEqual("note" in found, not sound or got["errors"] > 0, f"{got} {wanted}: {found}")
+
+
+class TargetTest(Case):
+    def result(self, name, **rounds):
+        result = report.CaseResult(next(c for c in cases.CASES if c.name == name))
+        for peer, values in rounds.items():
+            for v in values:
+                result.add(peer.replace("_", "-"), v)
+        return result
+
+    def verdicts(self, result):
+        return [t["verdict"] for t in targets.judged([result])]
+
+    def test_a_target_is_met_up_to_its_limit(self):
+        for us, verdict in ((50, "met"), (50.1, "MISSED"), (49, "met")):
+            got = self.verdicts(self.result("refuse", tripswitch=[{"cpu_us": us}] * 3, ts_forwards=[{"cpu_us": 100}] * 3))
+            self.assertEqual(got, [verdict], us)
+
+    def test_what_was_not_measured_is_said_and_never_met(self):
+        ours, nginx = {"cpu_us": 8, "rps": 2}, {"cpu_us": 10, "rps": 1}
+        for rounds, verdicts in (
+                ({"tripswitch": [ours], "nginx": [nginx]}, ["met", "met"]),
+                ({"tripswitch": [ours]}, ["not measured: no nginx"] * 2),
+                ({"tripswitch": [None], "nginx": [nginx]}, ["not measured"] * 2),
+                ({"tripswitch": [ours, {**ours, "sound": False}], "nginx": [nginx] * 2},
+                 ["not measured: see the note on tripswitch"] * 2),
+                ({"tripswitch": [ours], "nginx": [{**nginx, "sound": False}]}, ["not measured: see the note on nginx"] * 2),
+                ({"tripswitch": [ours], "nginx": [nginx], "squid": [{**nginx, "sound": False}]}, ["met", "met"])):
+            self.assertEqual(self.verdicts(self.result("kv64", **rounds)), verdicts, rounds)
+
+    def test_half_load_is_not_judged_when_either_was_overloaded(self):
+        fine, late = {"p99_us": 5}, {"p99_us": 9000, "sound": False}
+        for ours, nginx in ((late, fine), (fine, late)):
+            got = self.verdicts(self.result("p99half", tripswitch=[ours], nginx=[nginx]))
+            self.assertTrue(got[0].startswith("not measured"), got)
+
+    def test_every_target_has_a_limit(self):
+        self.assertEqual([t[1] for t in targets.TARGETS if not isinstance(t[4], (int, float))], [])
