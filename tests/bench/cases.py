@@ -29,10 +29,10 @@ SAMPLES_S = 5  # many posts, or a line through them says nothing
 
 
 class Case:
-    def __init__(self, name, title, run, measures=HTTP, peers=None, flavour="plain", without=None, conclude=None,
+    def __init__(self, name, title, run, measures=HTTP, also=(), flavour="plain", without=None, conclude=None,
                  room=ROOM):
         self.name, self.title, self.run, self.measures, self.flavour = name, title, run, measures, flavour
-        self.peers, self.room = peers or USUAL, room
+        self.peers, self.room = [BASE, *also, *(p for p in USUAL if p != BASE)], room
         self.without = without or {}  # peer: why it takes no part
         self.conclude = conclude or (lambda result: [])  # notes on the whole
 
@@ -160,24 +160,48 @@ def samples(rate):
     return run
 
 
-# ---- Conclusions ----
+# ---- Workers ----
 
-def two_workers(result):
-    """How much more two do than one: seen where load and origin have cores of their own, else
-    from the CPU time of a request."""
-    _, against = result.summary("ts-2workers", "rps" if CORES.roomy else "cpu_us")
-    return against and (against[0] if CORES.roomy else 2 / against[0])
+def workers(bench, peer):
+    """Also how the work is shared: that there are two of them does not say that both work."""
+    got = bench.load.run(peer, [peer.request("/1k")], "--connections", 64, **bench.window)
+    each = [got["threads"].get(f"worker-{i}", 0) for i in range(peer.workers)]
+    values = per_request(peer, got)
+    if not sum(each):  # not ours: threads have other names
+        return values
+    values |= {"worker_us": sum(each) * 1e6 / max(1, got["ops"]), "least_share": min(each) / sum(each)}
+    if values["least_share"] < 0.7 / peer.workers:
+        values |= told(peer, [f"one worker did {values['least_share']:.0%} of the work"], sound=False)
+    return values
+
+
+def two_workers(result, roomy=CORES.roomy):
+    """(how much more two workers do than one, how that was found), or None.  By requests/s where load
+    and origin have cores of their own and could do more, as they do without a proxy; else by the
+    workers' CPU time for a request."""
+    rates_of = {p: result.summary(p, "rps")[0] for p in ("direct", "ts-2workers") if p in result.rounds}
+    direct, two = (rates_of.get(p) for p in ("direct", "ts-2workers"))
+    _, seen = result.summary("ts-2workers", "rps")
+    _, cost = result.summary("ts-2workers", "worker_us")
+    if roomy and seen and direct and two[0] < 0.8 * direct[0]:
+        return seen[0], "by requests/s"
+    return (2 / cost[0], "by CPU per request") if cost else None
 
 
 def tell_two_workers(result):
     got = two_workers(result)
-    how = "" if CORES.roomy else ", by CPU per request"
-    return [f"two workers do {got:.2f} times the work of one{how}"] if got else []
+    return [f"two workers do {got[0]:.2f} times the work of one, {got[1]}"] if got else []
 
 
 REFUSED = {name: (5,) for name in (BASE, "nginx", "haproxy")}
 NO_KEEP = {"tinyproxy": "keeps no connection"}
 NO_MEMORY = {"direct": "has no memory of its own"}
+NO_SAMPLES = {p: "sends no samples" for p in USUAL if p not in (BASE, "ts-embedded")}
+NO_SAMPLES |= {"ts-embedded": "sends them to itself, without a limit"}
+ONE_WORKER = {"ts-embedded": "has its control plane on a core as well", "squid": "works in one thread",
+              "tinyproxy": "has a thread for each connection", "ats": "is measured with one thread"}
+TWO = ["ts-2workers", "nginx-2", "haproxy-2"]
+ONE_CORE = {p: "this machine lets us use one core only" for p in TWO if CORES.count < 2}
 
 CASES = [
     Case("kv1", "1 KB, keep-alive, 1 connection", http(1)),
@@ -195,17 +219,17 @@ CASES = [
     Case("tunnels8000", "8 000 idle tunnels", waiting(8000, tunnels=True), ("bytes_each", "memory_mb"),
          flavour="tunnel", without=NO_MEMORY, room=9000),
     Case("refuse", "an open breaker refuses, 64 connections; nginx and HAProxy: a fixed 503", http(64, wanted=REFUSED),
-         peers=[BASE, "ts-forwards", "nginx", "haproxy"], flavour="refuse"),
+         also=["ts-forwards"], flavour="refuse"),
     Case("halfopen", "a half-open breaker admits half, 64 connections", http(64, wanted={BASE: (2, 5)}),
-         peers=[BASE, "ts-forwards"], flavour="half_open"),
-    Case("routes10000", "1 KB, 64 connections to 64 of 10 000 routed hosts", many_hosts,
-         peers=[BASE, "ts-embedded", "direct", "nginx", "haproxy"], flavour="routes"),
+         also=["ts-forwards"], flavour="half_open"),
+    Case("routes10000", "1 KB, 64 connections to 64 of 10 000 routed hosts", many_hosts, flavour="routes"),
     Case("p99half", "1 KB at half of what nginx takes at most; from when a request was due", half_load),
-    Case("workers2", "1 KB, 64 connections, two workers on two cores", http(64), peers=[BASE, "ts-2workers"],
-         conclude=tell_two_workers),
-    Case("samples", "10 000 samples a second, which can all be sent", samples(10000), SAMPLES, peers=[BASE, "ts-nosamples"]),
+    Case("workers2", "1 KB, 64 connections, two workers on two cores beside one on one", workers, also=TWO,
+         without={**ONE_WORKER, **ONE_CORE}, conclude=tell_two_workers),
+    Case("samples", "10 000 samples a second, which can all be sent", samples(10000), SAMPLES, also=["ts-nosamples"],
+         without=NO_SAMPLES),
     Case("samples_excess", "20 000 samples a second, of which half can be sent", samples(20000), SAMPLES,
-         peers=[BASE, "ts-nosamples"]),
+         also=["ts-nosamples"], without=NO_SAMPLES),
     Case("start", "from the start to the first answer; memory then", started, ("ready_ms", "resident_mb"),
          without=NO_MEMORY),
 ]

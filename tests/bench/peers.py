@@ -64,9 +64,10 @@ class Peer:
 
     name = program = package = ""
     flavours = ("plain",)
-    cannot = "has nothing of the kind"
+    cannot = {"refuse": "refuses nothing by itself", "half_open": "admits no share of the requests",
+              "routes": "knows no routes by host", "tunnel": "knows no CONNECT"}
     keeps = True  # connections outlive their request
-    cores = CORES.test
+    workers, cores = 1, CORES.test
 
     def __init__(self, origin, folder, flavour, room):
         self.origin, self.flavour, self.room = origin, flavour, room
@@ -175,7 +176,6 @@ class Direct(Peer):
 class Nginx(Peer):
     name, program, package = "nginx", "nginx", "nginx-light"
     flavours = ("plain", "refuse", "routes")
-    cannot = "knows no CONNECT"
 
     def servers(self):
         if self.flavour == "refuse":
@@ -191,7 +191,7 @@ class Nginx(Peer):
         temporary = "".join(f" {kind}_temp_path {self.folder}/{kind};\n"
                             for kind in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi"))
         path = self.write("nginx.conf", f"""{'user root;' if os.geteuid() == 0 else ''}
-daemon off; worker_processes 1; pid {self.folder}/pid; error_log {self.folder}/error.log error;
+daemon off; worker_processes {self.workers}; pid {self.folder}/pid; error_log {self.folder}/error.log error;
 worker_rlimit_nofile {resource.getrlimit(resource.RLIMIT_NOFILE)[1]};
 events {{ worker_connections {self.room * 2}; }}
 http {{
@@ -226,7 +226,7 @@ class Haproxy(Peer):
 
     def command(self, program):
         path = self.write("haproxy.cfg", f"""global
- nbthread 1
+ nbthread {self.workers}
  maxconn {self.room}
  no strict-limits
  maxpipes 1000
@@ -360,7 +360,7 @@ class Ours(Forward):
 
     name = "tripswitch"
     flavours = ("plain", "refuse", "half_open", "routes", "tunnel")
-    remote, workers, router = True, 1, "bench"
+    remote, router = True, "bench"
     under = ()  # a command to run it under
 
     def __init__(self, origin, folder, flavour, room):
@@ -410,10 +410,19 @@ class Embedded(Ours):
 
     name, remote = "ts-embedded", False
     flavours = ("plain", "routes", "tunnel")
+    cannot = dict.fromkeys(("refuse", "half_open"), "its breakers follow from samples, not from us")
 
 
 class TwoWorkers(Ours):
     name, workers, cores = "ts-2workers", 2, CORES.two
+
+
+class Nginx2(Nginx):
+    name, workers, cores = "nginx-2", 2, CORES.two
+
+
+class Haproxy2(Haproxy):
+    name, workers, cores = "haproxy-2", 2, CORES.two
 
 
 class NoSamples(Ours):
@@ -432,6 +441,13 @@ class Forwarding(Ours):
 
 
 PEERS = {p.name: p for p in (Ours, Embedded, Direct, Nginx, Haproxy, Squid, Tinyproxy, TrafficServer,
-                             TwoWorkers, NoSamples, Forwarding)}
+                             TwoWorkers, Nginx2, Haproxy2, NoSamples, Forwarding)}
 BASE = Ours.name
 USUAL = [p.name for p in (Ours, Embedded, Direct, Nginx, Haproxy, Squid, Tinyproxy, TrafficServer)]
+ALWAYS = (BASE, Direct.name)  # whatever was asked for
+
+
+def is_asked_for(name, only):
+    """only: the names that the user gave; none: all.  What a case needs besides goes with its like."""
+    like = {"nginx-2": "nginx", "haproxy-2": "haproxy"}.get(name, name)
+    return not only or like in ALWAYS or like in only or like not in USUAL

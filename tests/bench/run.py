@@ -21,7 +21,7 @@ import tempfile
 from cases import CASES, NAMES
 from load import Load, LoadError, Origin
 from measure import CORES, raise_descriptors
-from peers import BASE, PEERS, USUAL, Absent
+from peers import PEERS, Absent, is_asked_for
 from plot import plot
 from report import CaseResult, as_json, table
 from targets import judged, verdicts
@@ -64,10 +64,11 @@ def start_peers(bench, case, result, started):
     """Into `started`, each before it is started, so that whatever happens it will be stopped."""
     for name in case.peers:
         cls = PEERS[name]
-        if bench.only and name in USUAL and name not in bench.only and name != BASE:
+        if not is_asked_for(name, bench.only):
+            result.absent[name] = "was not asked for"
             continue
         if case.flavour not in cls.flavours or name in case.without:
-            result.absent[name] = case.without.get(name, cls.cannot)
+            result.absent[name] = case.without.get(name) or cls.cannot[case.flavour]
             continue
         peer = cls(bench.origin, bench.folder, case.flavour, case.room)
         started.append(peer)

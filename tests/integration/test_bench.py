@@ -7,6 +7,7 @@ from harness import Case
 
 sys.path.append(os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "bench"))
 import cases  # noqa: E402
+import peers  # noqa: E402
 import report  # noqa: E402
 import targets  # noqa: E402
 import watch  # noqa: E402
@@ -103,3 +104,73 @@ class TargetTest(Case):
 
     def test_every_target_has_a_limit(self):
         self.assertEqual([t[1] for t in targets.TARGETS if not isinstance(t[4], (int, float))], [])
+
+
+class FakeLoad:
+    """Answers as the load generator does."""
+
+    def __init__(self, got):
+        self.got = got
+        self.load, self.window = self, {}
+
+    def run(self, *_, **__):
+        return self.got
+
+
+class FakePeer(Named):
+    def __init__(self, name, count):
+        super().__init__(name)
+        self.workers = count
+
+    def request(self, *_):
+        return b""
+
+    def pids(self):
+        return []
+
+
+class WorkersTest(Case):
+    def run_of(self, name, cpu_s, ops=1000):
+        threads = {f"worker-{i}": s for i, s in enumerate(cpu_s)}
+        got = {**answers(ops=ops, _2xx=ops), "seconds": 1, "p50": 1, "p99": 1, "cpu_s": sum(cpu_s), "threads": threads}
+        return cases.workers(FakeLoad(got), FakePeer(name, 1 if name == "tripswitch" else 2))
+
+    def result(self, two, two_ops=1000, direct_ops=10000):
+        result = report.CaseResult(next(c for c in cases.CASES if c.name == "workers2"))
+        result.add("tripswitch", self.run_of("tripswitch", [0.5]))
+        result.add("ts-2workers", self.run_of("ts-2workers", two, two_ops))
+        result.add("direct", {"rps": direct_ops})
+        return result
+
+    def verdict(self, result):
+        return targets.judged([result])[0]["verdict"]
+
+    def test_a_second_worker_that_does_not_work_is_no_success(self):
+        for two, good in (([0.25, 0.25], True), ([0.3, 0.2], True), ([0.34, 0.16], False), ([0.5, 0.0], False), ([0.5], False)):
+            result = self.result(two)
+            self.assertEqual("sound" in result.rounds["ts-2workers"][0], not good, two)
+            if not good:
+                self.assertEqual(self.verdict(result), "not measured: see the note on ts-2workers", two)
+
+    def test_two_workers_by_cpu_of_a_request_and_by_rate_where_nothing_else_is_the_limit(self):
+        for roomy, two_ops, direct_ops, want in ((False, 1900, 10000, "by CPU per request"),
+                                                 (True, 1900, 10000, "by requests/s"),
+                                                 (True, 1900, 2000, "by CPU per request")):
+            got, how = cases.two_workers(self.result([0.5, 0.5], two_ops, direct_ops), roomy)
+            self.assertEqual((round(got, 2), how), (1.9, want), (roomy, two_ops, direct_ops))
+
+
+class PeersTest(Case):
+    def test_what_users_run_is_a_row_of_each_case_or_has_a_reason(self):
+        for case in cases.CASES:
+            self.assertEqual(set(peers.USUAL) - set(case.peers), set(), case.name)
+            for name in case.peers:
+                cls = peers.PEERS[name]
+                if case.flavour not in cls.flavours:
+                    self.assertTrue(case.without.get(name) or cls.cannot[case.flavour], f"{case.name}: {name}")
+
+    def test_ours_and_the_direct_connection_stay_whoever_is_asked_for(self):
+        for name, only, want in (("direct", ["nginx"], True), ("tripswitch", ["nginx"], True), ("nginx", ["nginx"], True),
+                                 ("haproxy", ["nginx"], False), ("haproxy-2", ["nginx"], False), ("nginx-2", ["nginx"], True),
+                                 ("ts-forwards", ["nginx"], True), ("haproxy-2", [], True)):
+            self.assertEqual(peers.is_asked_for(name, only), want, f"{name} of {only}")
