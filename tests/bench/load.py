@@ -6,7 +6,7 @@ import subprocess
 import time
 
 from measure import CORES
-from peers import free_port, wait_port
+from peers import free_port, start_on_free_ports, wait_answer
 
 
 class LoadError(Exception):
@@ -18,17 +18,28 @@ PIN = ["taskset", "-c", ",".join(str(c) for c in sorted(CORES.rest))]
 
 class Origin:
     def __init__(self, programs, folder):
+        self.program, self.log = os.path.join(programs, "origin"), os.path.join(folder, "origin.log")
+        self.http_port = self.raw_port = self.process = None
+
+    def try_start(self):
         self.http_port, self.raw_port = free_port(), free_port()
-        log = os.path.join(folder, "origin.log")
-        with open(log, "wb") as out:
-            self.process = subprocess.Popen(
-                [*PIN, os.path.join(programs, "origin"), str(self.http_port), str(self.raw_port)],
-                stdin=subprocess.DEVNULL, stdout=out, stderr=out)
-        wait_port(self.http_port, self.process, log)
+        with open(self.log, "wb") as out:
+            self.process = subprocess.Popen([*PIN, self.program, str(self.http_port), str(self.raw_port)],
+                                            stdin=subprocess.DEVNULL, stdout=out, stderr=out)
+        for port in (self.http_port, self.raw_port):
+            wait_answer(self.process, self.log, port)
+
+    def start(self):
+        start_on_free_ports(self.try_start, self.stop, lambda: [self.http_port, self.raw_port])
+
+    def ended(self):
+        """How, or None while it lives."""
+        return self.process.poll()
 
     def stop(self):
-        self.process.kill()
-        self.process.wait(10)
+        if self.process:
+            self.process.kill()
+            self.process.wait(10)
 
 
 class Load:

@@ -47,6 +47,38 @@ def pin(pids, cores):
             os.sched_setaffinity(int(thread), {int(c) for c in cores.split(",")})
 
 
+def listeners(port):
+    """Sockets, by inode, that take connections to this port of 127.0.0.1."""
+    here, found = {"0100007F", "00000000", "0" * 32}, set()
+    for table in ("tcp", "tcp6"):
+        try:
+            with open(f"/proc/net/{table}", encoding="ascii") as f:
+                rows = [line.split() for line in f.readlines()[1:]]
+        except OSError:  # no IPv6
+            continue
+        for row in rows:
+            host, _, number = row[1].partition(":")
+            if row[3] == "0A" and host in here and int(number, 16) == port:
+                found.add(row[9])
+    return found
+
+
+def strangers(port, pids):
+    """Those of them that none of these processes has open: somebody else would answer."""
+    own = set()
+    for pid in pids:
+        try:
+            names = os.listdir(f"/proc/{pid}/fd")
+        except OSError:  # has ended
+            continue
+        for name in names:
+            try:
+                own.add(os.readlink(f"/proc/{pid}/fd/{name}").removeprefix("socket:[").removesuffix("]"))
+            except OSError:
+                pass
+    return listeners(port) - own
+
+
 def memory_bytes(pid):
     """Proportional set size: what this process would give back, shared pages by share."""
     with open(f"/proc/{pid}/smaps_rollup", encoding="ascii") as f:

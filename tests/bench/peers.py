@@ -14,24 +14,27 @@ recorded.  Its control plane is remote and outside the measured core (`tripswitc
 the ratios refer to) or inside the process and on the measured core (`ts-embedded`).
 """
 
+import contextlib
 import glob
 import os
 import re
 import resource
 import shutil
+import signal
 import socket
 import subprocess
 import sys
 import time
 import zlib
 
-from measure import CORES, children, memory_bytes, pin
+from measure import CORES, children, listeners, memory_bytes, pin, strangers
 
 sys.path.append(os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "integration"))
 from harness import ControlPlane, Proxy, clean_environment, free_port  # noqa: E402
 
 ROUTES = 10000
 START_S = 30
+PORT_TRIES = 4
 
 
 class Absent(Exception):
@@ -43,20 +46,51 @@ def route_host(i):
     return f"127.1.{i // 250}.{i % 250 + 1}"
 
 
-def wait_port(port, process, log):
-    end = time.monotonic() + START_S
+def last_words(log):
+    with open(log, encoding="utf-8", errors="replace") as f:
+        lines = f.read().strip().splitlines()
+    return next((w for w in lines if re.search("fatal|alert|emerg|error", w, re.I)), lines[-1] if lines else "no word")
+
+
+def first_answer(port, request):
+    """The status of the answer to a request; 0: a connection stood, and nothing was asked; None: not yet."""
+    try:
+        with socket.create_connection(("127.0.0.1", port), 1) as s:
+            if not request:
+                return 0
+            s.settimeout(5)
+            s.sendall(request)
+            found = re.match(rb"HTTP/1\.[01] (\d{3}) ", s.recv(4096))
+            return int(found[1]) if found else None
+    except OSError:
+        return None
+
+
+def wait_answer(process, log, port, request=b"", statuses=range(600)):
+    """Until this process itself answers."""
+    end, status = time.monotonic() + START_S, None
     while time.monotonic() < end:
         if process.poll() is not None:
-            with open(log, encoding="utf-8", errors="replace") as f:
-                lines = f.read().strip().splitlines()
-            word = next((w for w in lines if re.search("fatal|alert|emerg|error", w, re.I)), lines[-1] if lines else "no word")
-            raise Absent(f"ended at start with {process.returncode}: {word}")
-        try:
-            socket.create_connection(("127.0.0.1", port), 1).close()
+            raise Absent(f"ended at start with {process.returncode}: {last_words(log)}")
+        status = first_answer(port, request)
+        if status in statuses:
+            if strangers(port, [process.pid, *children(process.pid)]):
+                raise Absent(f"port {port} is another program's")
             return
-        except OSError:
-            time.sleep(0.02)
-    raise Absent(f"does not listen after {START_S} s")
+        time.sleep(0.002)
+    raise Absent(f"answers with {status} after {START_S} s" if status else f"does not answer after {START_S} s")
+
+
+def start_on_free_ports(start, stop, ports):
+    """start() takes ports; where somebody else has one of them meanwhile it is tried with others."""
+    for attempt in range(PORT_TRIES):
+        try:
+            start()
+            return
+        except (Absent, AssertionError, OSError):
+            stop()
+            if attempt == PORT_TRIES - 1 or not any(listeners(p) for p in ports()):
+                raise
 
 
 class Peer:
@@ -72,9 +106,8 @@ class Peer:
     def __init__(self, origin, folder, flavour, room):
         self.origin, self.flavour, self.room = origin, flavour, room
         self.folder = os.path.join(folder, self.name)
-        self.port = free_port()
-        self.process = None
-        self.idle_bytes = self.ready_ms = 0
+        self.port = self.process = self.log = None
+        self.began = self.idle_bytes = self.ready_ms = 0
 
     @classmethod
     def find(cls):
@@ -99,28 +132,49 @@ class Peer:
         program = self.find()
         os.makedirs(self.folder, exist_ok=True)
         os.chmod(self.folder, 0o1777)  # some give up root for a user of their own
-        log = os.path.join(self.folder, "log")
-        with open(log, "wb") as out:
-            self.process = subprocess.Popen(["taskset", "-c", self.cores, *self.command(program)], stdin=subprocess.DEVNULL,
-                                            stdout=out, stderr=out, env=self.environment(), cwd=self.folder)
-        wait_port(self.port, self.process, log)
+        command = ["taskset", "-c", self.cores, *self.command(program)]
+        self.log = os.path.join(self.folder, "log")
+        with open(self.log, "wb") as out:
+            self.began = time.monotonic()
+            self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=out, stderr=out,
+                                            env=self.environment(), cwd=self.folder)
+
+    def first_request(self):
+        """(request, statuses) by which it shows that it works; none of a tunnel."""
+        if self.flavour == "tunnel":
+            return b"", range(600)
+        host = route_host(0) if self.flavour == "routes" else None
+        return self.request("/1k", host, close=True), range(600) if self.flavour in ("refuse", "half_open") else range(200, 300)
+
+    def try_start(self):
+        self.port = free_port()
+        self.launch()
+        wait_answer(self.process, self.log, self.port, *self.first_request())
+        self.ready_ms = (time.monotonic() - self.began) * 1e3
 
     def start(self):
-        began = time.monotonic()
-        self.launch()
-        self.ready_ms = (time.monotonic() - began) * 1e3
+        start_on_free_ports(self.try_start, self.stop, lambda: [self.port])
         pin(self.pids(), self.cores)  # also those that chose cores themselves
         self.settle()
         self.idle_bytes = self.memory()
 
     def stop(self):
         if self.process and self.process.poll() is None:
+            left = children(self.process.pid)
             self.process.terminate()
             try:
                 self.process.wait(10)
             except subprocess.TimeoutExpired:
                 self.process.kill()
                 self.process.wait(10)
+                for pid in left:  # they do not learn of that
+                    with contextlib.suppress(OSError):
+                        os.kill(pid, signal.SIGKILL)
+
+    def check(self):
+        """What is measured is this process, alive."""
+        if self.process and self.process.poll() is not None:
+            raise Absent(f"ended with {self.process.returncode}")
 
     def settle(self):
         """Wait until it is in the state to be measured."""
@@ -166,7 +220,7 @@ class Direct(Peer):
     name = "direct"
     flavours = ("plain", "routes", "tunnel")
 
-    def launch(self):
+    def try_start(self):
         self.port = self.origin.raw_port if self.flavour == "tunnel" else self.origin.http_port
 
     def pids(self):
@@ -386,10 +440,10 @@ class Ours(Forward):
             self.control = CheapControlPlane(breakers={"bench-a": "closed", "bench-b": state}, routers={"bench"})
         self.proxy = Proxy(config, control=self.control, prefix=("taskset", "-c", self.cores, *self.under),
                            warnings=True, check_books=False, wait=False)
-        self.process = self.proxy.process
-        self.proxy.wait_started()
+        self.process, self.log, self.began = self.proxy.process, self.proxy.stderr_path, self.proxy.started_at
 
     def settle(self):
+        self.proxy.wait_started()
         if self.control:
             self.control.wait_stream()
 
@@ -397,12 +451,15 @@ class Ours(Forward):
         return self.proxy.metrics()
 
     def stop(self):
-        if self.proxy:
-            if self.process.poll() is None:
-                self.proxy.terminate()
-            self.proxy.cleanup()
-        if self.control:
-            self.control.stop()
+        proxy, control, self.proxy, self.control = self.proxy, self.control, None, None
+        try:
+            if proxy and proxy.process.poll() is None:
+                proxy.terminate(10)
+        finally:
+            if proxy:
+                proxy.cleanup()  # kills, where asking was not enough
+            if control:
+                control.stop()
 
 
 class Embedded(Ours):

@@ -19,12 +19,17 @@ class CaseResult:
         self.case = case
         self.rounds = {}  # peer: a list, one dict a round (None: it failed)
         self.absent = {}  # peer: why
+        self.failed = []  # those of them that should have taken part
         self.notes = []
 
     def add(self, peer, values):
         self.rounds.setdefault(peer, []).append(values)
         if values and values.get("note") and values["note"] not in self.notes:
             self.notes.append(values["note"])
+
+    def fail(self, peer, why):
+        self.absent[peer] = why
+        self.failed.append(peer)
 
     def values(self, peer, key):
         return [v.get(key) if v else None for v in self.rounds.get(peer, [])]

@@ -1,16 +1,29 @@
 """The benchmark's judgement: what it may call met, and what it must not."""
 
+import contextlib
+import importlib.util
+import io
 import os
+import signal
+import socket
+import subprocess
 import sys
 
 from harness import Case
+from harness.ports import free_port
 
-sys.path.append(os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "bench"))
+BENCH = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "bench")
+sys.path.append(BENCH)
 import cases  # noqa: E402
+import measure  # noqa: E402
 import peers  # noqa: E402
 import report  # noqa: E402
 import targets  # noqa: E402
 import watch  # noqa: E402
+
+_spec = importlib.util.spec_from_file_location("bench_run", os.path.join(BENCH, "run.py"))  # the tests have a run.py too
+run = importlib.util.module_from_spec(_spec)
+_spec.loader.exec_module(run)
 
 
 def sending(posts_s, made_s=10000, seconds=6.0, step=0.043):
@@ -174,3 +187,155 @@ class PeersTest(Case):
                                  ("haproxy", ["nginx"], False), ("haproxy-2", ["nginx"], False), ("nginx-2", ["nginx"], True),
                                  ("ts-forwards", ["nginx"], True), ("haproxy-2", [], True)):
             self.assertEqual(peers.is_asked_for(name, only), want, f"{name} of {only}")
+
+
+SERVER = """import socket, sys
+s = socket.create_server(("127.0.0.1", int(sys.argv[1])))
+while True:
+    c, _ = s.accept()
+    c.sendall(b"HTTP/1.1 " + sys.argv[2].encode() + b" x\\r\\n\\r\\n")
+    c.close()
+"""
+
+
+class PortTest(Case):
+    def serve(self, port, status=200):
+        process = subprocess.Popen([sys.executable, "-c", SERVER, str(port), str(status)], stderr=subprocess.DEVNULL)
+        self.addCleanup(process.wait)
+        self.addCleanup(process.kill)
+        return process
+
+    def test_an_answer_counts_only_from_the_process_that_was_started(self):
+        port, sleeper = free_port(), subprocess.Popen(["sleep", "60"])
+        self.addCleanup(sleeper.wait)
+        self.addCleanup(sleeper.kill)
+        server = self.serve(port)
+        peers.wait_answer(server, os.devnull, port, b"GET / HTTP/1.1\r\n\r\n", [200])
+        with self.assertRaisesRegex(peers.Absent, "another program's"):
+            peers.wait_answer(sleeper, os.devnull, port, b"GET / HTTP/1.1\r\n\r\n", [200])
+        with self.assertRaisesRegex(peers.Absent, "ended at start with -9"):
+            server.kill()
+            server.wait()
+            peers.wait_answer(server, os.devnull, port)
+
+    def test_a_port_that_somebody_has_is_left_for_another_one(self):
+        taken, free = free_port(), free_port()
+        listener = socket.create_server(("127.0.0.1", taken))
+        self.addCleanup(listener.close)
+        ports, used, stops = [taken, free], [], []
+
+        def start():
+            used.append(ports[len(used)])
+            server = self.serve(used[-1])
+            peers.wait_answer(server, os.devnull, used[-1])
+
+        peers.start_on_free_ports(start, lambda: stops.append(1), lambda: [used[-1]])
+        self.assertEqual((used, len(stops)), ([taken, free], 1))
+        self.assertEqual(measure.strangers(taken, [os.getpid()]), set())
+
+    def test_what_fails_on_a_port_of_its_own_is_not_tried_again(self):
+        tries = []
+
+        def start():
+            tries.append(free_port())
+            raise peers.Absent("does not like its file")
+
+        with self.assertRaisesRegex(peers.Absent, "does not like its file"):
+            peers.start_on_free_ports(start, lambda: None, lambda: [tries[-1]])
+        self.assertEqual(len(tries), 1)
+
+
+class Failing(Named):
+    """A peer of which a part of its life fails."""
+
+    def __init__(self, name, where, log):
+        super().__init__(name)
+        self.where, self.log = where, log
+
+    def did(self, what):
+        self.log.append((self.name, what))
+        if what == self.where:
+            raise RuntimeError("broken")
+
+    def check(self):
+        self.did("check")
+
+    def settle(self):
+        self.did("settle")
+
+    def stop(self):
+        self.did("stop")
+
+
+class RunTest(Case):
+    def setUp(self):
+        super().setUp()
+        self.ending, run.ENDING = run.ENDING, run.Ending()
+        self.addCleanup(setattr, run, "ENDING", self.ending)
+        self.said = io.StringIO()
+
+    def bench(self, ended=None):
+        bench = Named("bench")
+        bench.rounds, bench.origin = 2, Named("origin")
+        bench.origin.ended = lambda: ended
+        return bench
+
+    def case(self, failing=None):
+        def once(_, peer):
+            if peer.name == failing:
+                raise OSError("no answer")
+            return {"rps": 1}
+
+        return cases.Case("x", "a case", once)
+
+    def test_a_peer_that_fails_leaves_the_others_their_rounds_and_their_end(self):
+        for where in ("check", "settle", "stop", None):
+            log = []
+            broken, fine = Failing("broken", where, log), Failing("fine", "", log)
+            result, case = report.CaseResult(self.case()), self.case(failing=None if where else "broken")
+            with contextlib.redirect_stderr(self.said):
+                run.run_rounds(self.bench(), case, result, [broken, fine])
+                for peer in (broken, fine):
+                    run.stop(peer)
+            self.assertEqual(result.values("fine", "rps"), [1, 1], where)
+            self.assertEqual(result.values("broken", "rps"), [1, 1] if where == "stop" else [None, None], where)
+            self.assertEqual([who for who, what in log if what == "stop"], ["broken", "fine"], where)
+
+    def test_an_origin_that_died_ends_the_run(self):
+        with self.assertRaisesRegex(SystemExit, "origin ended with -9"), contextlib.redirect_stderr(self.said):
+            run.run_rounds(self.bench(ended=-9), self.case(), report.CaseResult(self.case()), [Failing("fine", "", [])])
+
+    def test_a_signal_waits_for_the_end_of_the_cleaning_and_a_second_one_changes_nothing(self):
+        ending, done = run.Ending(), []
+        with self.assertRaises(SystemExit):
+            with ending.held():
+                for n in range(3):
+                    ending.on_signal(signal.SIGTERM, None)
+                    done.append(n)
+        self.assertEqual(done, [0, 1, 2])
+        ending.on_signal(signal.SIGTERM, None)  # it ends already
+        with ending.held():
+            ending.on_signal(signal.SIGINT, None)
+
+    def test_what_makes_no_whole_run_is_refused(self):
+        for args, word in ((["--rounds", "0"], "at least one round"), (["--seconds", "0"], "at least one round"),
+                           (["--docs", "--cases", "kv1"], "every case"), (["--docs", "--peers", "nginx"], "every case"),
+                           (["--cases", "kv0"], "unknown: kv0")):
+            done = subprocess.run([sys.executable, os.path.join(BENCH, "run.py"), *args], capture_output=True, text=True,
+                                  check=False)
+            self.assertEqual(done.returncode, 2, args)
+            self.assertIn(word, done.stderr, args)
+
+    def test_the_page_is_written_only_after_a_run_of_everything(self):
+        options, written, whole, part = Named("options"), [], report.CaseResult(self.case()), report.CaseResult(self.case())
+        options.docs, part.failed = True, ["squid"]
+        saved = run.into_docs, run.save
+        self.addCleanup(lambda: (setattr(run, "into_docs", saved[0]), setattr(run, "save", saved[1])))
+        run.into_docs, run.save = (lambda *_: written.append(1)), (lambda *_: "")
+        with contextlib.redirect_stdout(self.said), contextlib.redirect_stderr(self.said):
+            for result, complete in ((part, True), (whole, False), (part, False)):
+                with self.assertRaisesRegex(SystemExit, "stays as it was"):
+                    run.report(options, [result], "about", complete)
+            self.assertEqual(written, [])
+            run.report(options, [whole], "about", True)
+        self.assertEqual(written, [1])
