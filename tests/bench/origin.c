@@ -278,6 +278,8 @@ static int listen_on(const char *text, void *mark)
     struct sockaddr_in at = { .sin_family = AF_INET, .sin_port = htons((uint16_t)atoi(text)) };
     at.sin_addr.s_addr = htonl(INADDR_ANY); /* all of 127.0.0.0/8, for many hosts without DNS */
     setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
+    if (setsockopt(fd, SOL_SOCKET, SO_BINDTODEVICE, "lo", 2)) /* and nobody from outside */
+        die("SO_BINDTODEVICE");
     if (bind(fd, (struct sockaddr *)&at, sizeof at) || listen(fd, 4096))
         die("listen");
     struct epoll_event ev = { .events = EPOLLIN, .data.ptr = mark };
