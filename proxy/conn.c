@@ -3,8 +3,10 @@
 #include "config/config.h"
 #include <errno.h>
 #include <event2/event.h>
+#include <linux/sockios.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
+#include <sys/ioctl.h>
 #include <sys/uio.h>
 #include <unistd.h>
 
@@ -196,8 +198,8 @@ enum io_result conn_read(struct conn *c, size_t want, size_t *got)
         return IO_OK;
     }
     conn_release_empty(c);
-    if (n == 0 && c->write_error == ECONNRESET) {
-        c->error = ECONNRESET; /* told to the write; no FIN came */
+    if (n == 0 && conn_end_is_reset(c)) {
+        c->error = c->write_error;
         return IO_ERROR;
     }
     if (n == 0) {
@@ -234,6 +236,24 @@ static void out_consume(struct conn *c, size_t n)
     }
 }
 
+void conn_write_failed(struct conn *c, int error)
+{
+    c->write_error = error;
+    c->readable = true; /* the read tells what is left, and how it ended */
+}
+
+/* EPIPE: the peer had ended before. */
+bool conn_end_is_reset(const struct conn *c)
+{
+    return c->write_error != 0 && c->write_error != EPIPE;
+}
+
+int conn_unsent_bytes(const struct conn *c)
+{
+    int unsent = 0;
+    return ioctl(c->fd, SIOCOUTQNSD, &unsent) < 0 ? 0 : unsent;
+}
+
 enum io_result conn_flush(struct conn *c)
 {
     if (c->dead || c->write_error)
@@ -259,8 +279,7 @@ enum io_result conn_flush(struct conn *c)
                 c->writable = false;
                 return IO_AGAIN;
             }
-            c->write_error = errno;
-            c->readable = true; /* the read tells what is left, and how it ended */
+            conn_write_failed(c, errno);
             return IO_ERROR;
         }
         out_consume(c, (size_t)sent);

@@ -113,5 +113,9 @@ void conn_run_again(struct conn *c);                   /* on_ready at the end of
 /* timeouts.keepalive finds peers that are gone without a word; OFF: nobody asks them. */
 void conn_keepalive(int fd, int64_t after_ms);
 int conn_connect_error(struct conn *c); /* SO_ERROR of a finished connect */
+void conn_write_failed(struct conn *c, int error);
+/* Whether the end that a read has found is a reset that a write was told of: no FIN came. */
+bool conn_end_is_reset(const struct conn *c);
+int conn_unsent_bytes(const struct conn *c); /* written, and still with our kernel */
 
 #endif

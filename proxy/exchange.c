@@ -207,7 +207,7 @@ static void finish_tunnel(struct exchange *ex, enum request_result result)
         d->ex = NULL;
         downstream_reset(d);
     } else {
-        downstream_exchange_done(d, inner, false);
+        downstream_exchange_done(d, inner, !inner); /* a client that still sends will read first */
     }
 }
 

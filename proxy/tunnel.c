@@ -185,19 +185,6 @@ static void finish(struct exchange *ex, bool broken)
                                                            : RESULT_FORWARDED);
 }
 
-static bool broke_at_source(const struct way_run *r)
-{
-    return r->from->error != 0;
-}
-
-static void judge_broken(struct exchange *ex, bool client_side)
-{
-    if (client_side)
-        judge_client_gone(ex, ex->fin_ms ? ex->fin_ms : worker_now_ms(ex->w));
-    else
-        judge_upstream_broke(ex);
-}
-
 static void note_moved(struct exchange *ex, const struct way_run *up, const struct way_run *down)
 {
     ex->request_bytes += up->moved;
@@ -208,6 +195,72 @@ static void note_moved(struct exchange *ex, const struct way_run *up, const stru
         ex->last_move_ms = worker_now_ms(ex->w);
     run_tunnel_clock(ex, up->moved > 0 || up->wrote);
 }
+
+/* ---- A broken side ---- */
+
+static bool is_broken(const struct conn *c)
+{
+    return c->error != 0 || c->write_error != 0;
+}
+
+/* From here on nothing is sent to it any more. */
+static void side_broke(struct exchange *ex, struct conn *c)
+{
+    struct tunnel *t = ex->tunnel;
+    bool client = c == &ex->down->c;
+    struct tunnel_way *to_it = client ? &t->down : &t->up;
+    t->broken = c;
+    t->discard_left = LINGER_BYTES;
+    if (client)
+        judge_client_gone(ex, ex->fin_ms ? ex->fin_ms : worker_now_ms(ex->w));
+    to_it->looking = false;
+    look_end(t);
+    tunnel_way_free(ex->w, to_it);
+    conn_drop_out(c);
+}
+
+/* What it says has nowhere to go; it must not wait for us before it listens, though. */
+static void discard(struct tunnel *t, struct conn *c)
+{
+    enum io_result io = IO_OK;
+    conn_drop_in(c);
+    while (io == IO_OK && t->discard_left > 0) {
+        size_t got;
+        io = conn_read(c, BLOCK_SIZE, &got);
+        conn_drop_in(c);
+        t->discard_left -= got < t->discard_left ? got : t->discard_left;
+    }
+}
+
+/* Closing while the peer still sends is a reset, and takes along what our kernel holds. */
+static bool is_sent(struct exchange *ex, const struct conn *c)
+{
+    struct tunnel *t = ex->tunnel;
+    int64_t now_ms = worker_now_ms(ex->w);
+    int unsent = conn_unsent_bytes(c);
+    if (unsent != t->unsent)
+        t->unsent_until_ms = now_ms + LINGER_MS;
+    t->unsent = unsent;
+    return unsent == 0 || now_ms >= t->unsent_until_ms;
+}
+
+/* Passes on what the broken side had sent before, then ends the tunnel the way that side did. */
+static void pass_last_words(struct exchange *ex, struct way_run *r, enum way_result res)
+{
+    bool orderly = r->way->eof && r->from == &ex->up->c;
+    if (res != WAY_OPEN && orderly)
+        judge_upstream_ended(ex);
+    else if (res != WAY_OPEN && r->from == &ex->up->c)
+        judge_upstream_broke(ex);
+    if (!is_broken(r->to))
+        discard(ex->tunnel, r->to);
+    if (is_broken(r->to))
+        finish(ex, true);
+    else if (res != WAY_OPEN && tunnel_way_delivered(r) && is_sent(ex, r->to))
+        finish(ex, !orderly);
+}
+
+/* ---- Moving ---- */
 
 static void move(struct exchange *ex)
 {
@@ -221,11 +274,19 @@ static void move(struct exchange *ex)
         look_at(ex, &down, ex->response_bytes, &t->look->noted_down, note_upstream_bytes);
         look_end(t);
     }
-    enum way_result u = tunnel_way_run(&up), d = tunnel_way_run(&down);
+    enum way_result u = WAY_OPEN, d = WAY_OPEN;
+    if (t->broken != server)
+        u = tunnel_way_run(&up);
+    if (t->broken != client)
+        d = tunnel_way_run(&down);
     note_moved(ex, &up, &down);
-    if (u == WAY_BROKEN || d == WAY_BROKEN) {
-        judge_broken(ex, u == WAY_BROKEN ? broke_at_source(&up) : !broke_at_source(&down));
-        finish(ex, true);
+    if (!t->broken && (is_broken(client) || is_broken(server))) {
+        side_broke(ex, is_broken(client) ? client : server);
+        move(ex); /* a write may have found out what a read is to tell now */
+        return;
+    }
+    if (t->broken) {
+        pass_last_words(ex, t->broken == client ? &up : &down, t->broken == client ? u : d);
         return;
     }
     if (t->up.eof && !ex->fin_ms && !t->down.eof)
@@ -356,6 +417,8 @@ int64_t tunnel_deadline(const struct exchange *ex)
     int64_t idle_ms = ex->route->cfg->timeouts.tunnel_idle_ms;
     if (t->sniffing)
         return t->sniff_until_ms;
+    if (t->broken && t->unsent)
+        return worker_now_ms(ex->w) + TUNNEL_UNSENT_MS;
     int64_t idle_at = idle_ms == OFF ? OFF : ex->last_move_ms + idle_ms;
     if (!waits_for_alert(t))
         return idle_at;

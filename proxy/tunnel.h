@@ -1,7 +1,8 @@
 /*
  * tunnel.h - bytes both ways: CONNECT, and connections that were upgraded.
  *
- * Each direction ends on its own (half-close); a reset ends both.  An opaque tunnel is one
+ * Each direction ends on its own (half-close); a reset ends both, behind what the peer had
+ * sent before it.  An opaque tunnel is one
  * attempt, judged at the first upstream byte or at the failure before it.  The first bytes
  * of a CONNECT are looked at as they pass, and never held back for it: the client's for a
  * TLS server name, the upstream's for TLS alerts in place of an answer.
@@ -20,6 +21,7 @@ struct tunnel_route;
 
 #define TUNNEL_SNIFF_MS  200
 #define TUNNEL_SNIFF_MAX 8192
+#define TUNNEL_UNSENT_MS 20   /* between two looks at what is not sent yet */
 #define TUNNEL_ALERT_MS  1000 /* for the rest of an alert, and for what follows a warning */
 
 /* What the first bytes said so far. */
@@ -36,6 +38,11 @@ struct tunnel {
     struct tunnel_look *look;   /* owned; NULL once nothing is looked for */
     char *sni;                  /* owned; NULL: no TLS server name */
     struct tunnel_way up, down; /* client to upstream, upstream to client */
+    struct conn *broken;        /* the peer that was reset or takes no more: the other one is
+                                   sent what it had said before; NULL: both stand */
+    size_t discard_left;        /* of what the other one still says, and nobody will hear */
+    int unsent;                 /* bytes that a reset would throw away, */
+    int64_t unsent_until_ms;    /* which none of them may be for longer */
     bool sniffing;              /* is it plain HTTP? the client's bytes wait in its input block */
     int64_t sniff_until_ms;
 };

@@ -84,7 +84,7 @@ static int pipe_drain(struct way_run *r)
             r->to->writable = false;
             return 1;
         }
-        r->to->write_error = n < 0 ? errno : EPIPE;
+        conn_write_failed(r->to, n < 0 ? errno : EPIPE);
         return -1;
     }
     return 0;
@@ -109,6 +109,10 @@ static int pipe_fill(struct way_run *r)
         p->bytes += (size_t)n;
         r->moved += (uint64_t)n;
         return 1;
+    }
+    if (n == 0 && conn_end_is_reset(r->from)) {
+        r->from->error = r->from->write_error;
+        return -1;
     }
     if (n == 0) {
         r->from->eof = r->way->eof = true;
@@ -201,13 +205,11 @@ static bool flush(struct way_run *r)
 /* The source has ended: no read will tell of its reset any more. */
 static enum way_result run_ended(struct way_run *r)
 {
-    if (r->from->readable) {
+    if (r->from->readable && !r->from->error) {
         r->from->readable = false;
         r->from->error = conn_connect_error(r->from);
-        if (r->from->error)
-            return WAY_BROKEN;
     }
-    return flush(r) ? WAY_ENDED : WAY_BROKEN;
+    return flush(r) && !r->from->error ? WAY_ENDED : WAY_BROKEN;
 }
 
 /* Writes what was passed on; reads nothing that would not be looked at. */
@@ -252,9 +254,14 @@ bool tunnel_way_pass(struct way_run *r)
     return true;
 }
 
+bool tunnel_way_delivered(const struct way_run *r)
+{
+    return r->to->out_bytes == 0 && (!r->way->pipe || r->way->pipe->bytes == 0);
+}
+
 void tunnel_way_end(struct way_run *r)
 {
-    if (!r->way->shut && r->to->out_bytes == 0 && !r->way->pipe) {
+    if (!r->way->shut && tunnel_way_delivered(r)) {
         r->way->shut = true;
         conn_shutdown_write(r->to);
     }

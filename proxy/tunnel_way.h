@@ -37,13 +37,17 @@ struct way_run {
     bool wrote;     /* out: the sink took some */
 };
 
-/* Does what can be done now.  BROKEN: r->from->error tells the source's part in it. */
+/* Does what can be done now.  BROKEN: by r->from->error, behind what the source sent before, or
+ * by r->to->write_error.  It may be run again, to deliver the rest. */
 enum way_result tunnel_way_run(struct way_run *r);
 
 /* The block that comes next, read if need be; NULL: nothing now. */
 const struct block *tunnel_way_peek(struct way_run *r);
 /* Queues that block as it is; tunnel_way_run writes it.  False: none, or the sink is behind. */
 bool tunnel_way_pass(struct way_run *r);
+
+/* The sink's kernel has taken all that was read. */
+bool tunnel_way_delivered(const struct way_run *r);
 
 /* The source has ended: once everything is delivered the sink is told. */
 void tunnel_way_end(struct way_run *r);
