@@ -62,7 +62,18 @@ static void remove_others(enum net_backend except)
  * The rules must not capture what the proxy opens.  Its user is that of its listening
  * socket; unless systemd opened the socket, so what the operator said is believed.
  */
-static int check_exclusion(const struct net_options *o)
+static bool captures_proxy(const struct net_options *o, const struct net_listeners *l)
+{
+    if (o->by_gid || l->uid == o->uid) /* a socket's group cannot be seen */
+        return false;
+    if (o->uid_given)
+        say("the socket on port %u belongs to user %" PRIu32 ", not to user %" PRIu32
+            " that --uid excludes",
+            o->port, l->uid, o->uid);
+    return !o->uid_given;
+}
+
+static int apply(const struct net_options *o)
 {
     struct net_listeners l;
     net_listeners_find(o->port, &l);
@@ -70,29 +81,14 @@ static int check_exclusion(const struct net_options *o)
         say("nothing listens on port %u yet: until the proxy does, captured connections are "
             "refused",
             o->port);
-        return 0;
+    } else if (captures_proxy(o, &l)) {
+        say("the proxy on port %u runs as user %" PRIu32 ", not %" PRIu32
+            ", so the rules would capture the proxy itself: say --uid %" PRIu32 " or --gid N",
+            o->port, l.uid, o->uid, l.uid);
+        return EXIT_BAD_USAGE;
     }
-    if (o->by_gid || l.uid == o->uid) /* a socket's group cannot be seen */
-        return 0;
-    if (o->uid_given) {
-        say("the socket on port %u belongs to user %" PRIu32 ", not to user %" PRIu32
-            " that --uid excludes",
-            o->port, l.uid, o->uid);
-        return 0;
-    }
-    say("the proxy on port %u runs as user %" PRIu32 ", not %" PRIu32
-        ", so the rules would capture the proxy itself: say --uid %" PRIu32 " or --gid N",
-        o->port, l.uid, o->uid, l.uid);
-    return EXIT_BAD_USAGE;
-}
-
-static int apply(const struct net_options *o)
-{
-    int code = check_exclusion(o);
-    if (code)
-        return code;
     bool chosen = o->backend != NET_BACKEND_COUNT;
-    code = EXIT_REFUSED;
+    int code = EXIT_REFUSED;
     for (enum net_backend b = chosen ? o->backend : 0; b < NET_BACKEND_COUNT; b++) {
         struct strbuf text = STRBUF_INIT;
         enum net_tool_end end = net_backend_apply(b, o, &text);
@@ -232,6 +228,12 @@ static int verify(const struct net_options *o)
         say("not verified: the rules are in place, but nothing listens on port %u: captured "
             "connections are refused until the proxy does (transparent_listen)",
             o->port);
+        code = EXIT_UNVERIFIED;
+    } else if (captures_proxy(o, &l)) {
+        say("not verified: the proxy on port %u runs as user %" PRIu32
+            ", and the rules, which exclude user %" PRIu32
+            ", capture the proxy itself: apply them with --uid %" PRIu32 " or --gid N",
+            o->port, l.uid, o->uid, l.uid);
         code = EXIT_UNVERIFIED;
     } else if (excludes_ourselves(o)) {
         strbuf_adds(&done, ", capture not tested (this process is itself excluded)");

@@ -19,6 +19,7 @@
 #include "proxy/cpus.h"
 #include "proxy/init_net.h"
 #include "proxy/listener.h"
+#include "proxy/own_conns.h"
 #include "proxy/probe.h"
 #include "proxy/proxy.h"
 #include "proxy/selection.h"
@@ -593,6 +594,7 @@ static int set_up(struct runtime *rt, struct config *cfg)
     p->rule_names = intern_new(RULE_SLOTS);
     p->auto_hosts = intern_new(BREAKERS_CAPACITY);
     p->self = self_new();
+    p->own_conns = cfg->transparent_listen.count ? own_conns_new() : NULL;
     p->start_wall_ms = clock_wall_ms();
     p->start_mono_ms = clock_mono_ms();
     p->last_reload_ok = true;
@@ -655,6 +657,7 @@ static void tear_down(struct runtime *rt)
     intern_free(p->rule_names);
     intern_free(p->auto_hosts);
     self_free(p->self);
+    own_conns_free(p->own_conns);
     free(rt->listener_fds);
 }
 

@@ -12,6 +12,7 @@
 struct breakers;
 struct control;
 struct intern;
+struct own_conns;
 struct probes;
 struct self_addrs;
 struct snapshot;
@@ -23,14 +24,15 @@ struct worker;
 
 struct proxy {
     struct breakers *breakers;
-    struct probes *probes;      /* what bounds half-open attempts */
-    struct switches *switches;  /* what an operator holds by hand */
-    struct sync *sync;          /* NULL until started */
-    struct control *control;    /* NULL unless embedded */
-    struct intern *rule_names;  /* of routes' rules, capped: see rule_slot_name() */
-    struct intern *route_names; /* id - 1 is the slot in worker_counters.routes, capped */
-    struct intern *auto_hosts;  /* hosts that got {host} names, up to limits.auto_breakers */
-    struct self_addrs *self;    /* what we listen on; fixed before the workers start */
+    struct probes *probes;       /* what bounds half-open attempts */
+    struct switches *switches;   /* what an operator holds by hand */
+    struct sync *sync;           /* NULL until started */
+    struct control *control;     /* NULL unless embedded */
+    struct intern *rule_names;   /* of routes' rules, capped: see rule_slot_name() */
+    struct intern *route_names;  /* id - 1 is the slot in worker_counters.routes, capped */
+    struct intern *auto_hosts;   /* hosts that got {host} names, up to limits.auto_breakers */
+    struct self_addrs *self;     /* what we listen on; fixed before the workers start */
+    struct own_conns *own_conns; /* to origins; NULL: no transparent listeners */
     struct worker *workers[WORKERS_MAX];
     unsigned worker_count;
     _Atomic(struct snapshot *) snapshot; /* the newest; workers adopt it between events */

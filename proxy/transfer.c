@@ -153,6 +153,12 @@ static void upstream_died(struct exchange *ex)
                     "the upstream closed a reused connection and the request cannot be repeated");
         return;
     }
+    if (upstream_is_loop(ex->up)) {
+        judge_failed(ex, OUTCOME_LOCAL);
+        answer_fail(ex, 502, PERR_PROXY_LOOP_DETECTED,
+                    "the connection to the destination was redirected to this proxy");
+        return;
+    }
     judge_failed(ex, OUTCOME_RESET);
     if (ex->upstream_bytes)
         answer_fail(ex, 502, PERR_HTTP_RESPONSE_INCOMPLETE,

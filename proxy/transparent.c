@@ -1,6 +1,9 @@
 #include "proxy/transparent.h"
 #include "base/base.h"
+#include "base/log.h"
 #include "proxy/downstream.h"
+#include "proxy/own_conns.h"
+#include "proxy/proxy.h"
 #include "proxy/request.h"
 #include "proxy/snapshot.h"
 #include "proxy/tls_hello.h"
@@ -11,6 +14,7 @@
 #include <stdlib.h>
 
 #define IP6T_SO_ORIGINAL_DST 80 /* linux/netfilter_ipv6/ip6_tables.h, which C++ headers break */
+#define LOOP_LOG_MS          60000
 
 int transparent_destination(int fd, struct address *out)
 {
@@ -154,10 +158,28 @@ static bool look(struct downstream *d, bool waited_long_enough)
     return true;
 }
 
+/* Asked once it has said something, or nothing for a while: from then on it is known as ours. */
+static bool is_loop(struct downstream *d)
+{
+    static _Thread_local struct log_limit limit;
+    if (!own_conns_meet(d->c.w->proxy->own_conns, &d->client, d->original))
+        return false;
+    if (log_limit_pass(&limit, worker_now_ms(d->c.w), LOOP_LOG_MS, NULL))
+        log_event(LOG_WARNING, "proxy", "transparent.loop",
+                  "a connection of this proxy was redirected to it: its user or group must be "
+                  "excepted from the rules (init-net --uid or --gid)",
+                  NULL);
+    return true;
+}
+
 void transparent_decide(struct downstream *d, bool waited_long_enough)
 {
     for (;;) {
         size_t got;
+        if ((d->c.in || waited_long_enough) && is_loop(d)) {
+            downstream_reset(d);
+            return;
+        }
         if (d->c.in && block_len(d->c.in) > 0 && look(d, waited_long_enough))
             return;
         switch (conn_read(&d->c, BLOCK_SIZE, &got)) {
@@ -173,6 +195,10 @@ void transparent_decide(struct downstream *d, bool waited_long_enough)
                 go_opaque(d); /* the server may speak first */
             return;
         case IO_EOF:
+            if (!d->c.in && is_loop(d)) {
+                downstream_reset(d);
+                return;
+            }
             /* All that it has to say is here; it may still want to hear. */
             if (!d->c.in || !look(d, true))
                 go_opaque(d);

@@ -72,6 +72,17 @@ static void judge_client_gone(struct exchange *ex, int64_t at_ms)
     judge_record(ex);
 }
 
+/* Without a byte.  One that has met itself says nothing about the upstream. */
+static void judge_reset(struct exchange *ex)
+{
+    bool loop = upstream_is_loop(ex->up);
+    if (loop && !ex->attempt.fixed) {
+        ex->error = PERR_PROXY_LOOP_DETECTED;
+        ex->detail = "the connection to the destination was redirected to this proxy";
+    }
+    judge_failed(ex, loop ? OUTCOME_LOCAL : OUTCOME_RESET);
+}
+
 /* An upstream that ends once the client has ended follows its example. */
 static void judge_upstream_ended(struct exchange *ex)
 {
@@ -79,13 +90,13 @@ static void judge_upstream_ended(struct exchange *ex)
     if (ex->fin_ms)
         judge_client_gone(ex, ex->fin_ms);
     else
-        judge_failed(ex, OUTCOME_RESET);
+        judge_reset(ex);
 }
 
 static void judge_upstream_broke(struct exchange *ex)
 {
     judge_half_alert(ex);
-    judge_failed(ex, OUTCOME_RESET);
+    judge_reset(ex);
 }
 
 /* The client waits for an answer as long as it has sent something and got nothing. */
@@ -179,10 +190,10 @@ static void finish(struct exchange *ex, bool broken)
     bool judged_bad = ex->attempt.fixed && !ex->attempt.ok && !ex->attempt.neutral;
     bool aborted = ex->attempt.fixed && ex->attempt.outcome == OUTCOME_CLIENT_ABORT;
     ex->tunnel_broken = broken;
-    exchange_finish(ex, aborted                            ? RESULT_CLIENT_ABORTED
-                        : judged_bad && !ex->first_byte_us ? RESULT_FAILED
-                        : ex->bypassed                     ? RESULT_BYPASSED
-                                                           : RESULT_FORWARDED);
+    exchange_finish(ex, aborted                                           ? RESULT_CLIENT_ABORTED
+                        : (judged_bad || ex->error) && !ex->first_byte_us ? RESULT_FAILED
+                        : ex->bypassed                                    ? RESULT_BYPASSED
+                                                                          : RESULT_FORWARDED);
 }
 
 static void note_moved(struct exchange *ex, const struct way_run *up, const struct way_run *down)

@@ -3,6 +3,8 @@
 #include "config/config.h"
 #include "proxy/downstream.h"
 #include "proxy/exchange.h"
+#include "proxy/own_conns.h"
+#include "proxy/proxy.h"
 #include "proxy/self.h"
 #include "proxy/snapshot.h"
 #include <errno.h>
@@ -33,6 +35,7 @@ void upstream_close(struct upstream *up)
         up->owner = NULL;
     }
     count_sub(&up->c.w->c.upstream_connections, 1);
+    own_conns_remove(up->c.w->proxy->own_conns, up->own_place);
     target_unref(up->target);
     conn_close(&up->c);
 }
@@ -68,6 +71,21 @@ static const struct conn_ops upstream_ops = {
     .free = upstream_free,
 };
 
+/* No byte has been sent on it. */
+static void note_as_own(struct upstream *up)
+{
+    struct own_conns *own = up->c.w->proxy->own_conns;
+    struct address local = { 0 };
+    socklen_t len = sizeof(local);
+    if (own && getsockname(up->c.fd, &local.sa, &len) == 0)
+        up->own_place = own_conns_add(own, &local, &up->address);
+}
+
+bool upstream_is_loop(const struct upstream *up)
+{
+    return own_conns_met(up->c.w->proxy->own_conns, up->own_place);
+}
+
 static struct upstream *upstream_new(struct exchange *ex, int fd, const struct address *address)
 {
     struct upstream *up = xcalloc(1, sizeof(*up));
@@ -79,6 +97,7 @@ static struct upstream *upstream_new(struct exchange *ex, int fd, const struct a
     up->address = *address;
     up->allowed_in = ex->snap->generation;
     up->ex = ex;
+    note_as_own(up);
     conn_keepalive(fd, ex->route->cfg->timeouts.keepalive_ms);
     COUNT(w->c.upstream_connections);
     COUNT(w->c.upstream_connects_ok);

@@ -28,6 +28,7 @@ struct upstream {
     struct list parked_link;  /* in owner->parked */
     struct downstream *owner; /* NTLM or Negotiate was seen: belongs to this client alone */
     struct address address;
+    uint32_t own_place;  /* in proxy->own_conns; 0: none */
     uint64_t served;     /* exchanges before the present one */
     uint64_t allowed_in; /* generation of the snapshot that last let it go to its address */
 };
@@ -86,6 +87,8 @@ void upstream_release(struct upstream *up, bool reusable);
 #define PARKED_MAX 8
 void upstream_park(struct upstream *up, struct downstream *owner);
 void upstream_close(struct upstream *up);
+/* It was redirected to ourselves. */
+bool upstream_is_loop(const struct upstream *up);
 void upstream_close_idle(struct worker *w); /* all of the pool */
 
 /* Whether access.deny_destinations holds where it goes. */

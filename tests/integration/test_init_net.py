@@ -537,6 +537,17 @@ class VerifyTest(NetCase):
             self.listener()
             self.init_net("--verify")
 
+    def test_rules_that_capture_the_proxy_itself_are_not_verified(self):
+        for _ in self.each():
+            self.listener(uid=1000)  # came after the rules
+            text = self.init_net("--verify", code=1)
+            self.assertIn("not verified: the proxy on port 3129 runs as user 1000", text)
+            self.assertIn("--uid 1000", text)
+            self.init_net("--apply", "--uid", "1000")
+            self.init_net("--verify", "--uid", "1000")
+            self.init_net("--apply", "--gid", "77")
+            self.init_net("--verify", "--gid", "77")
+
     def test_it_tells_whether_the_rules_are_in_place_and_capture(self):
         for _ in self.each():
             self.listener()

@@ -434,21 +434,53 @@ class TransparentTest(Case):
 
 
 class LoopTest(Case):
-    def test_a_proxy_whose_own_connections_are_redirected_ends_in_one_error(self):
-        space = Namespace(V4)
+    """The proxy is not in the group that the rules except: what it sends comes back to it."""
+
+    def setUp(self):
+        super().setUp()
+        space = Namespace(V4, V6)
         self.addCleanup(space.leave)
-        space.redirect([HTTP], 3129)
-        # Not in the group: what it sends comes back to it, redirected, until it finds its own mark missing.
-        control = self.control({"b": "closed"})
-        px = self.proxy({"transparent_listen": ["127.0.0.1:3129"], "limits": {"connections": 40}}, control, warnings=True)
-        client = direct(V4, HTTP)
-        self.addCleanup(client.close)
-        client.send("GET / HTTP/1.1\r\nHost: shop.test\r\n\r\n")
-        response = client.read_response()
-        self.assertIn(response.status, (502, 503))
-        client.close()
-        px.wait_metric(lambda n: n == 0, "client_connections")
-        self.assertLessEqual(px.metric("client_connections_total"), 45, "the limit ends it")
+        space.redirect([HTTP, TLS, OTHER], 3129)
+        self.cp = self.control({"b": "closed"})
+        self.px = self.proxy({"transparent_listen": ["127.0.0.1:3129", "[::1]:3129"], "routes": [
+            {"name": "all", "breakers": ["b"], "router": "rtr", "tags": {"outcome": "{outcome}"}}]}, self.cp, warnings=True)
+
+    def attempts(self):
+        return {k: v for k, v in self.px.metrics().by("attempts_total", "outcome").items() if v}
+
+    def test_a_request_ends_in_one_error_and_blames_nobody(self):
+        for host in (V4, V6, None):
+            with self.subTest(host):
+                before = self.px.metric("client_connections_total")
+                client = direct(host, HTTP) if host else self.client()
+                self.addCleanup(client.close)
+                client.send(f"GET http://{V4}/ HTTP/1.1\r\nHost: {V4}\r\n\r\n")
+                self.assert_self_made(client.read_response(), 502, "proxy_loop_detected")
+                self.assertLessEqual(self.px.metric("client_connections_total") - before, 2)
+                client.close()
+        self.px.wait_balance(settled=True)
+        self.assertEqual((self.attempts(), self.cp.samples), ({"local": 3}, []))
+        self.assertIn("transparent.loop", self.px.stderr(), "nobody is told")
+
+    def test_a_tunnel_ends_in_one_reset_and_blames_nobody(self):
+        for what, first in (("tls", client_hello("pay.test")), ("binary", b"\x01"), ("silence", b""), ("an end", None)):
+            with self.subTest(what):
+                before = self.px.metric("client_connections_total")
+                client = direct(V4, TLS)
+                self.addCleanup(client.close)
+                if first:
+                    client.send(first)
+                elif first is None:
+                    client.half_close()
+                client.expect_eof()
+                self.assertLessEqual(self.px.metric("client_connections_total") - before, 2)
+        client = self.client()
+        self.assertEqual(connect(client, f"{V4}:{TLS}").status, 200)
+        client.send(client_hello("pay.test"))
+        client.expect_eof()
+        self.px.wait_balance(settled=True)
+        self.assertEqual((self.attempts(), self.cp.samples), ({"local": 5}, []))
+        self.px.wait_metric(lambda n: n == 0, "client_connections")
 
 
 if __name__ == "__main__":
