@@ -139,6 +139,11 @@ static int64_t request_body_bytes(const struct exchange *ex)
     return -1;
 }
 
+static bool may_probe(const struct exchange *ex, struct slice method)
+{
+    return probe_eligible(&ex->route->probe, method.p, method.len, request_body_bytes(ex));
+}
+
 /* The draw has admitted; now every half-open breaker must have room within the route's bounds. */
 static void take_probe(struct exchange *ex, const uint32_t *ids, unsigned count)
 {
@@ -206,6 +211,18 @@ static bool take_cover(struct exchange *ex)
     return true;
 }
 
+/* The CONNECT had to be eligible itself, and says nothing of the request that came in it. */
+static bool is_covered(struct exchange *ex, struct slice method)
+{
+    bool probes = ex->verdict == GATE_ALLOW && ex->gate.half_open;
+    if (!probes || may_probe(ex, method))
+        return true;
+    exchange_end_probe(ex->w, &ex->pass);
+    ex->verdict = GATE_DENY_HALF_OPEN;
+    ex->gate.bound = BOUND_ELIGIBLE;
+    return false;
+}
+
 /* What the gate, and then the bounds of probes, make of the breakers of a route now. */
 static void ask_gate(struct exchange *ex, struct slice method, const uint32_t *ids, unsigned count)
 {
@@ -217,9 +234,7 @@ static void ask_gate(struct exchange *ex, struct slice method, const uint32_t *i
                              .count = count,
                              .flags = breakers_flags(b),
                              .fail_closed = ex->route->cfg->fail_mode == FAIL_CLOSED,
-                             .ineligible =
-                                 bounds->any && !probe_eligible(bounds, method.p, method.len,
-                                                                request_body_bytes(ex)),
+                             .ineligible = bounds->any && !may_probe(ex, method),
                              .unresolved = ex->route->unresolved,
                              .draw = prng_u32(&ex->w->prng) };
     for (unsigned i = 0; i < count; i++)
@@ -240,6 +255,19 @@ static void ask_gate(struct exchange *ex, struct slice method, const uint32_t *i
         take_probe(ex, ids, count);
 }
 
+/* True: only in shadow mode would it have been. */
+static bool turn_away(struct exchange *ex)
+{
+    count_bound(ex);
+    if (ex->route->cfg->mode == MODE_SHADOW) {
+        ex->shadow = true;
+        count_decision(ex, ex->breaker, DECISION_SHADOW_REJECT);
+        return true;
+    }
+    refuse(ex);
+    return false;
+}
+
 bool decide_pass(struct exchange *ex, struct slice method)
 {
     const struct route *r = ex->route->cfg;
@@ -254,10 +282,11 @@ bool decide_pass(struct exchange *ex, struct slice method)
         ex->ungated = true;
         return true;
     }
+    if (covered)
+        return is_covered(ex, method) || turn_away(ex);
     unsigned count = 0;
-    const uint32_t *ids =
-        covered ? NULL : target_breakers(ex->target, ex->w, ex->snap, ex->route, &count);
-    if (covered || (count == 0 && !ex->route->unresolved))
+    const uint32_t *ids = target_breakers(ex->target, ex->w, ex->snap, ex->route, &count);
+    if (count == 0 && !ex->route->unresolved)
         return true;
     ask_gate(ex, method, ids, count);
     if (ex->bypassed)
@@ -268,12 +297,5 @@ bool decide_pass(struct exchange *ex, struct slice method)
             ex->probe_until_ms = worker_now_ms(ex->w) + r->half_open.timeout_ms;
         return true;
     }
-    count_bound(ex);
-    if (r->mode == MODE_SHADOW) {
-        ex->shadow = true;
-        count_decision(ex, ex->breaker, DECISION_SHADOW_REJECT);
-        return true;
-    }
-    refuse(ex);
-    return false;
+    return turn_away(ex);
 }

@@ -196,6 +196,29 @@ class EligibleTest(HalfOpenCase):
         self.assert_throttled(self.get(origin.url + "/"), "half_open.eligible")
 
 
+    def test_requests_inside_a_tunnel_must_be_eligible_themselves(self):
+        origin = self.http_origin()
+        small = f"GET / HTTP/1.1\r\nHost: {origin.authority}\r\n\r\n"
+        large = f"POST /echo HTTP/1.1\r\nHost: {origin.authority}\r\nContent-Length: 11\r\n\r\n01234567890"
+        cases = [("a large body", {"max_body": "10B"}, large, "POST"),
+                 ("only tunnels may probe", {"methods": ["CONNECT"]}, small, "GET")]
+        for name, eligible, wire, method in cases:
+            with self.subTest(name):
+                proxy = self.half_open(route(eligible=eligible, max_concurrent=1))
+                client = tunnel(self.client(proxy), origin.authority)
+                for _ in range(2):  # the second one comes without a place of the tunnel's
+                    self.assert_throttled(client.request(wire, method), "half_open.eligible")
+                proxy.expect_metric(2, "half_open_limited_total", bound="eligible")
+                proxy.expect_metric(0, "half_open_leases")
+                self.assertEqual(origin.hits, 0)
+                proxy.write_config(merge(proxy.config, {"mode": "shadow"}))
+                proxy.reload()
+                client = tunnel(self.client(proxy), origin.authority)
+                self.assert_relayed(client.request(wire, method), 200)
+                proxy.expect_metric(1, "requests_total", outcome="shadow_rejected")
+                origin.hits = 0
+
+
 class TimeoutTest(HalfOpenCase):
     def timeout(self, proxy):
         return proxy.metric("attempts_total", outcome="timeout")
