@@ -158,10 +158,8 @@ static void take_probe(struct exchange *ex, const uint32_t *ids, unsigned count)
     }
     enum half_open_bound bound = probe_admit(ex->w->proxy->probes, &ex->route->probe, probed, n,
                                              worker_now_us(ex->w), &ex->pass, &at);
-    if (bound == BOUND_NONE) {
-        count_add(&ex->w->c.half_open_leases, ex->pass.count);
+    if (bound == BOUND_NONE)
         return;
-    }
     ex->verdict = GATE_DENY_HALF_OPEN;
     ex->gate.bound = bound;
     ex->breaker = probed[at];
@@ -197,7 +195,7 @@ static bool take_cover(struct exchange *ex)
         return false;
     inner->covered = false;
     if (inner->route != ex->route || inner->generation != ex->snap->generation) {
-        exchange_end_probe(ex->w, &inner->pass);
+        probe_release(&inner->pass);
         return false;
     }
     ex->gate = inner->gate;
@@ -217,7 +215,7 @@ static bool is_covered(struct exchange *ex, struct slice method)
     bool probes = ex->verdict == GATE_ALLOW && ex->gate.half_open;
     if (!probes || may_probe(ex, method))
         return true;
-    exchange_end_probe(ex->w, &ex->pass);
+    probe_release(&ex->pass);
     ex->verdict = GATE_DENY_HALF_OPEN;
     ex->gate.bound = BOUND_ELIGIBLE;
     return false;
@@ -227,14 +225,13 @@ static bool is_covered(struct exchange *ex, struct slice method)
 static void ask_gate(struct exchange *ex, struct slice method, const uint32_t *ids, unsigned count)
 {
     const struct breakers *b = ex->w->proxy->breakers;
-    const struct probe_limits *bounds = &ex->route->probe;
     uint64_t words[MAX_BREAKERS], locals[MAX_BREAKERS];
     struct gate_input in = { .words = words,
                              .locals = locals,
                              .count = count,
                              .flags = breakers_flags(b),
                              .fail_closed = ex->route->cfg->fail_mode == FAIL_CLOSED,
-                             .ineligible = bounds->any && !may_probe(ex, method),
+                             .ineligible = ex->route->probe.chooses && !may_probe(ex, method),
                              .unresolved = ex->route->unresolved,
                              .draw = prng_u32(&ex->w->prng) };
     for (unsigned i = 0; i < count; i++)
@@ -251,7 +248,7 @@ static void ask_gate(struct exchange *ex, struct slice method, const uint32_t *i
         return;
     ex->breaker = count > 0 ? ids[ex->gate.breaker] : 0;
     count_doubt(ex);
-    if (ex->verdict == GATE_ALLOW && ex->gate.half_open && bounds->any)
+    if (ex->verdict == GATE_ALLOW && ex->gate.half_open)
         take_probe(ex, ids, count);
 }
 

@@ -29,7 +29,7 @@ static void downstream_free(struct conn *c)
 {
     struct downstream *d = CONTAINER(c, struct downstream, c);
     if (d->inner)
-        exchange_end_probe(c->w, &d->inner->pass);
+        probe_release(&d->inner->pass);
     free(d->inner);
     free(d->original);
     free(d->hello);

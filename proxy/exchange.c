@@ -98,19 +98,11 @@ void exchange_set_mode(struct exchange *ex, enum traffic_mode mode)
     COUNT(ex->w->c.requests_in_flight[mode]);
 }
 
-void exchange_end_probe(struct worker *w, struct probe_pass *pass)
-{
-    if (pass->count == 0)
-        return;
-    count_sub(&w->c.half_open_leases, pass->count);
-    probe_release(pass);
-}
-
 static void exchange_free(struct exchange *ex)
 {
     struct worker *w = ex->w;
     /* Every exchange ends here, when its upstream connection is closed or given back. */
-    exchange_end_probe(w, &ex->pass);
+    probe_release(&ex->pass);
     http1_body_free(&ex->request_body);
     http1_body_free(&ex->response_body);
     judge_free(ex);

@@ -176,7 +176,6 @@ void exchange_forget_head(struct exchange *ex); /* it will not be sent again */
 void exchange_drop_upstream(struct exchange *ex);
 void exchange_release_upstream(struct exchange *ex, bool reusable);
 void exchange_finish(struct exchange *ex, enum request_result result);
-void exchange_end_probe(struct worker *w, struct probe_pass *pass); /* once more does nothing */
 
 void exchanges_free(struct worker *w);
 

@@ -1,8 +1,10 @@
 #include "proxy/families.h"
 
 #include "base/base.h"
+#include "base/clock.h"
 #include "base/log.h"
 #include "config/resolve.h"
+#include "proxy/probe.h"
 #include "proxy/proxy.h"
 #include "proxy/snapshot.h"
 #include "proxy/status.h"
@@ -211,6 +213,10 @@ static double get_admin_refused(const struct scrape *s)
 static double get_overrides(const struct scrape *s)
 {
     return (double)switches_count(s->p->switches);
+}
+static double get_half_open_leases(const struct scrape *s)
+{
+    return (double)probes_held_sum(s->p->probes, breakers_count(s->p->breakers), clock_mono_us());
 }
 static double get_overrides_refused(const struct scrape *s)
 {
@@ -668,11 +674,13 @@ const struct family families[] = {
         WORKER_PLAIN_GAUGES(X)
 #undef X
 
-            { N("breaker_state"),
-              GAUGE,
-              "1 for the state of the breaker",
-              { NAMED("breaker"), FIXED("state", state_value, BREAKER_HALF_OPEN + 1) },
-              .write = write_breaker_state },
+            { N("half_open_leases"), GAUGE, "Places that half-open attempts hold",
+              ONE(get_half_open_leases) },
+    { N("breaker_state"),
+      GAUGE,
+      "1 for the state of the breaker",
+      { NAMED("breaker"), FIXED("state", state_value, BREAKER_HALF_OPEN + 1) },
+      .write = write_breaker_state },
     { N("breaker_allow_ratio"),
       GAUGE,
       "Share of requests that the breaker lets through",

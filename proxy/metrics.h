@@ -199,7 +199,6 @@ struct histogram { /* upper bounds are the exposition's; the last bucket is +Inf
     X(upstream_connections_idle, "Upstream connections in the pool")                               \
     X(dns_cache_entries, "Names in the resolver cache")                                            \
     X(tunnels, "Tunnels open")                                                                     \
-    X(half_open_leases, "Places that half-open attempts hold")                                     \
     X(buffered_bytes, "Bytes of buffer blocks in use")
 
 struct worker_counters {

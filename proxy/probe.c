@@ -51,7 +51,7 @@ struct probe_limits probe_limits_of(const struct route *r)
         .methods = &r->half_open.eligible.methods,
         .max_body = r->half_open.eligible.max_body,
     };
-    l.any = l.concurrent || l.spacing_us || l.methods->count || l.max_body != OFF;
+    l.chooses = l.methods->count || l.max_body != OFF;
     return l;
 }
 
@@ -136,6 +136,14 @@ unsigned probes_held(const struct probes *p, uint32_t breaker, int64_t now_us)
     return place ? count_held(place, now_us / 1000) : 0;
 }
 
+uint64_t probes_held_sum(const struct probes *p, uint32_t last, int64_t now_us)
+{
+    uint64_t held = 0;
+    for (uint32_t id = 0; id <= last; id++)
+        held += probes_held(p, id, now_us);
+    return held;
+}
+
 /* ---- Leases ---- */
 
 static void give_back(struct probe_lease *lease)
@@ -160,7 +168,8 @@ static uint64_t new_value(struct place *place, int64_t now_ms, int64_t lease_ms)
 static bool take_lease(struct place *place, const struct probe_limits *l, int64_t now_ms,
                        struct probe_lease *lease)
 {
-    for (unsigned i = 0; i < l->concurrent; i++) {
+    unsigned slots = l->concurrent ? l->concurrent : MAX_PROBES;
+    for (unsigned i = 0; i < slots; i++) {
         _Atomic uint64_t *slot = slot_of(place, i);
         uint64_t old = atomic_load(slot);
         if (is_held(old, now_ms))
@@ -169,10 +178,9 @@ static bool take_lease(struct place *place, const struct probe_limits *l, int64_
         *lease = (struct probe_lease){ slot, new_value(place, now_ms, l->lease_ms) };
         if (!atomic_compare_exchange_strong(slot, &old, lease->value))
             continue;
-        /* Slots past our limit were taken under a higher one.  Of several who come this far at
-         * the same time the last sees all the others, so too many never stay. */
-        if (atomic_load(&place->used) <= l->concurrent ||
-            count_held(place, now_ms) <= l->concurrent)
+        /* Slots past our limit were taken under a higher one or none.  Of several who come this
+         * far at the same time the last sees all the others, so too many never stay. */
+        if (atomic_load(&place->used) <= slots || count_held(place, now_ms) <= slots)
             return true;
         give_back(lease);
         return false;
@@ -196,10 +204,10 @@ struct turn { /* to undo it */
 static bool take_turn(struct place *place, uint64_t spacing_us, uint64_t now_us, struct turn *t)
 {
     t->before = atomic_load(&place->last_us);
-    t->mine = now_us;
     do {
-        if (t->before != 0 && now_us < t->before + spacing_us)
+        if (spacing_us && t->before != 0 && now_us < t->before + spacing_us)
             return false;
+        t->mine = now_us > t->before ? now_us : t->before; /* workers' clocks differ a little */
     } while (!atomic_compare_exchange_weak(&place->last_us, &t->before, t->mine));
     return true;
 }
@@ -236,15 +244,16 @@ enum half_open_bound probe_admit(struct probes *p, const struct probe_limits *l,
     pass->count = 0;
     for (unsigned i = 0; i < count; i++)
         places[i] = place_of(p, breakers[i]);
-    for (unsigned i = 0; l->concurrent && i < count; i++) {
-        if (!take_lease(places[i], l, now_us / 1000, &pass->leases[i])) {
+    for (unsigned i = 0; i < count; i++) {
+        if (take_lease(places[i], l, now_us / 1000, &pass->leases[pass->count])) {
+            pass->count++;
+        } else if (l->concurrent) {
             probe_release(pass);
             *breaker = i;
             return BOUND_CONCURRENT;
         }
-        pass->count++;
     }
-    if (l->spacing_us && !take_turns(places, count, l, now_us, breaker)) {
+    if (!take_turns(places, count, l, now_us, breaker)) {
         probe_release(pass);
         return BOUND_PER_SECOND;
     }

@@ -4,10 +4,11 @@
  * Shared by all workers, without a lock.  A lease is a slot that holds when it expires:
  * whoever ends gives it back, and one that is not given back frees itself.  The rate
  * keeps attempts at a distance, without bursts.  Both are the breaker's, whatever route
- * or configuration asks; each caller brings its own limits.  They act after the server's
- * draw has admitted, so they only ever lower it.
+ * or configuration asks; each caller brings its own limits, and one without any counts for
+ * the others all the same, as far as there are slots.  They act after the server's draw has
+ * admitted, so they only ever lower it.
  *
- * The place of a breaker is made when a limit is first asked for, and kept.  Times are
+ * The place of a breaker is made when it first is half-open for a request, and kept.  Times are
  * the caller's: monotonic, and workers may differ by a turn of their loops.
  */
 #ifndef PROXY_PROBE_H
@@ -24,7 +25,7 @@
 struct probes; /* opaque, one per process */
 
 struct probe_limits {
-    bool any;            /* false: nothing below limits anything */
+    bool chooses;        /* false: everybody is eligible */
     unsigned concurrent; /* 0: off */
     uint64_t spacing_us; /* between two attempts; 0: off */
     int64_t lease_ms;
@@ -43,7 +44,8 @@ struct probe_lease {
     uint64_t value; /* what we put there; another's is never the same */
 };
 
-/* What one attempt holds: a lease of each half-open breaker of its route. */
+/* What one attempt holds: a lease of each half-open breaker of its route; without a limit on
+ * their number, of those that have a slot left. */
 struct probe_pass {
     unsigned count;
     struct probe_lease leases[MAX_BREAKERS];
@@ -62,5 +64,7 @@ enum half_open_bound probe_admit(struct probes *p, const struct probe_limits *l,
 void probe_release(struct probe_pass *pass);
 /* Leases that neither ended nor expired. */
 unsigned probes_held(const struct probes *p, uint32_t breaker, int64_t now_us);
+uint64_t probes_held_sum(const struct probes *p, uint32_t last,
+                         int64_t now_us); /* slots 0 to last */
 
 #endif

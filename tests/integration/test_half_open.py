@@ -131,6 +131,37 @@ class ConcurrentTest(HalfOpenCase):
         self.assert_relayed(self.get(url["both"]), 200, b"ok")
 
 
+    def test_attempts_without_the_bound_count_for_it(self):
+        origin = self.http_origin()
+        proxy = self.half_open(merge(route("one", max_concurrent=1), {"match": {"paths": ["/one"]}}), route(),
+                               warnings=["a tunnel (HTTPS) never matches"])
+        client = self.client(proxy).send(request("GET", origin.url + "/hang"))
+        proxy.expect_metric(1, "half_open_leases")
+        self.assert_throttled(self.get(origin.url + "/one"), "max_concurrent")
+        self.assert_relayed(self.get(origin.url + "/"), 200, b"ok")
+        proxy.write_config(merge(proxy.config, {"routes": [route(max_concurrent=1)]}))
+        proxy.reload()  # what ran before there was a bound counts too
+        self.assert_throttled(self.get(origin.url + "/"), "max_concurrent")
+        client.reset()
+        self.assert_free(proxy, origin.url + "/")
+
+    def test_a_place_that_has_expired_is_not_counted(self):
+        go = threading.Event()
+        origin = self.origin(lambda c: (c.read_request(), c.send("HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n"
+                                                                 "Content-Length: 2\r\n\r\n"), c.wait(go), c.send("ok")))
+        proxy = self.half_open(route(max_concurrent=1, timeout="100ms"))
+        clients = []
+        for _ in range(2):
+            clients.append(self.client(proxy).send(request("GET", origin.url + "/")))
+            self.assertEqual(clients[-1].read_response_head().status, 200)
+            proxy.expect_metric(1, "half_open_leases")
+            proxy.expect_metric(0, "half_open_leases", why="the grace of its timeout is over")
+        proxy.expect_metric(2, "requests_in_flight", mode="http")
+        go.set()
+        for client in clients:
+            self.assertEqual(client.read_exactly(2), b"ok")
+
+
 class RateTest(HalfOpenCase):
     def test_attempts_are_spaced_by_the_lowest_rate(self):
         cases = [("own", {"max_per_second": 4}, 0.25),

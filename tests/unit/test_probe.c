@@ -35,13 +35,12 @@ static int tear_down(void **state)
 
 static struct probe_limits at_one_time(unsigned concurrent)
 {
-    return (struct probe_limits){ .any = true, .concurrent = concurrent, .lease_ms = 10000 };
+    return (struct probe_limits){ .concurrent = concurrent, .lease_ms = 10000 };
 }
 
 static struct probe_limits spaced(int64_t spacing_us)
 {
-    return (
-        struct probe_limits){ .any = true, .spacing_us = (uint64_t)spacing_us, .lease_ms = 10000 };
+    return (struct probe_limits){ .spacing_us = (uint64_t)spacing_us, .lease_ms = 10000 };
 }
 
 static enum half_open_bound ask(struct probes *p, const struct probe_limits *l, int64_t now_us,
@@ -80,10 +79,10 @@ static void the_lowest_rate_counts_and_a_fleet_shares_its(void **state)
                                           .eligible = { .max_body = OFF },
                                           .fleet = { cases[i].size, cases[i].fleet } } };
         struct probe_limits l = probe_limits_of(&r);
-        if (l.spacing_us != cases[i].spacing_us || l.any != (cases[i].spacing_us > 0))
-            fail_msg("%lld, %lld for %lld: got %llu, any %d", (long long)cases[i].own,
+        if (l.spacing_us != cases[i].spacing_us)
+            fail_msg("%lld, %lld for %lld: got %llu", (long long)cases[i].own,
                      (long long)cases[i].fleet, (long long)cases[i].size,
-                     (unsigned long long)l.spacing_us, l.any);
+                     (unsigned long long)l.spacing_us);
     }
 }
 
@@ -97,7 +96,6 @@ static void a_lease_outlives_the_timeout_that_cuts_its_attempt(void **state)
                                       .fleet = { 1, OFF } } };
 
     struct probe_limits l = probe_limits_of(&r);
-    assert_true(l.any);
     assert_int_equal(l.concurrent, 3);
     assert_int_equal(l.lease_ms, 5000 + PROBE_GRACE_MS);
     r.half_open.timeout_ms = OFF;
@@ -134,9 +132,7 @@ static void methods_and_body_size_decide_who_may_probe(void **state)
     };
 
     for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
-        struct probe_limits l = { .any = true,
-                                  .methods = cases[i].methods,
-                                  .max_body = cases[i].max_body };
+        struct probe_limits l = { .methods = cases[i].methods, .max_body = cases[i].max_body };
         if (probe_eligible(&l, cases[i].method, strlen(cases[i].method), cases[i].body) !=
             cases[i].may)
             fail_msg("case %zu: %s with %lld bytes", i, cases[i].method, (long long)cases[i].body);
@@ -185,7 +181,7 @@ static void a_lease_nobody_gave_back_expires(void **state)
 static void who_held_a_slot_before_does_not_give_back_its_successors_lease(void **state)
 {
     struct probe_limits l = at_one_time(1);
-    struct probe_limits brief = { .any = true, .concurrent = 1, .lease_ms = 1 };
+    struct probe_limits brief = { .concurrent = 1, .lease_ms = 1 };
     struct probe_pass first, second, third;
 
     assert_int_equal(ask(*state, &l, START, &first), BOUND_NONE);
@@ -222,6 +218,33 @@ static void a_lowered_limit_counts_the_leases_taken_under_the_higher_one(void **
     assert_int_equal(ask(*state, &two, START, &held[0]), BOUND_NONE);
 }
 
+static void attempts_without_a_limit_count_for_the_others_as_far_as_there_are_slots(void **state)
+{
+    static struct probe_pass unbounded[MAX_PROBES + 1];
+    struct probe_limits none = at_one_time(0), two = at_one_time(2), all = at_one_time(MAX_PROBES);
+    struct probe_pass more;
+
+    for (unsigned i = 0; i < 3; i++)
+        assert_int_equal(ask(*state, &none, START, &unbounded[i]), BOUND_NONE);
+    assert_int_equal(ask(*state, &two, START, &more), BOUND_CONCURRENT);
+    probe_release(&unbounded[0]);
+    assert_int_equal(ask(*state, &two, START, &more), BOUND_CONCURRENT);
+    probe_release(&unbounded[1]);
+    assert_int_equal(ask(*state, &two, START, &more), BOUND_NONE);
+    probe_release(&more);
+    assert_int_equal(probes_held(*state, B, START), 1);
+    assert_int_equal(probes_held_sum(*state, B, START), 1);
+    assert_int_equal(probes_held_sum(*state, B - 1, START), 0);
+
+    for (unsigned i = 0; i <= MAX_PROBES; i++)
+        if (i != 2 && ask(*state, &none, START, &unbounded[i]) != BOUND_NONE)
+            fail_msg("attempt %u was refused", i);
+    assert_int_equal(unbounded[MAX_PROBES].count, 0); /* there was no slot left */
+    assert_int_equal(probes_held(*state, B, START), MAX_PROBES);
+    assert_int_equal(ask(*state, &all, START, &more), BOUND_CONCURRENT);
+    assert_int_equal(probes_held(*state, B, START + LEASE), 0);
+}
+
 static void breakers_do_not_share_their_places(void **state)
 {
     struct probe_limits l = at_one_time(1);
@@ -237,9 +260,7 @@ static void every_breaker_must_grant_and_a_refusal_takes_nothing_from_any(void *
 {
     static const uint32_t all[] = { 1, 2, 3 };
     struct probes *p = *state;
-    struct probe_limits l = {
-        .any = true, .concurrent = 1, .spacing_us = SECOND, .lease_ms = 10000
-    };
+    struct probe_limits l = { .concurrent = 1, .spacing_us = SECOND, .lease_ms = 10000 };
     struct probe_pass pass, other;
     unsigned at = 99;
 
@@ -286,7 +307,8 @@ static void attempts_keep_their_distance(void **state)
 
     for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
         struct probe_pass pass;
-        if (ask(*state, &l, START + cases[i].at_us, &pass) != cases[i].want || pass.count != 0)
+        if (ask(*state, &l, START + cases[i].at_us, &pass) != cases[i].want ||
+            pass.count != (cases[i].want == BOUND_NONE))
             fail_msg("case %zu", i);
     }
 }
@@ -320,12 +342,17 @@ static void no_second_sees_more_attempts_than_the_rate(void **state)
 
 static void a_new_rate_holds_from_the_last_attempt_on(void **state)
 {
-    struct probe_limits never = spaced(1000000 * SECOND), soon = spaced(SECOND);
+    struct probe_limits never = spaced(1000000 * SECOND), soon = spaced(SECOND), none = spaced(0);
     struct probe_pass pass;
 
     assert_int_equal(ask(*state, &never, START, &pass), BOUND_NONE);
     assert_int_equal(ask(*state, &never, START + 2 * SECOND, &pass), BOUND_PER_SECOND);
     assert_int_equal(ask(*state, &soon, START + 2 * SECOND, &pass), BOUND_NONE);
+    /* Nor is it lost who had no rate, by whatever worker's clock. */
+    assert_int_equal(ask(*state, &none, START + 4 * SECOND, &pass), BOUND_NONE);
+    assert_int_equal(ask(*state, &none, START + 4 * SECOND - 1, &pass), BOUND_NONE);
+    assert_int_equal(ask(*state, &soon, START + 5 * SECOND - 1, &pass), BOUND_PER_SECOND);
+    assert_int_equal(ask(*state, &soon, START + 5 * SECOND, &pass), BOUND_NONE);
 }
 
 /* ---- Threads ---- */
@@ -447,6 +474,7 @@ int main(void)
         WITH_PROBES(a_lease_nobody_gave_back_expires),
         WITH_PROBES(who_held_a_slot_before_does_not_give_back_its_successors_lease),
         WITH_PROBES(a_lowered_limit_counts_the_leases_taken_under_the_higher_one),
+        WITH_PROBES(attempts_without_a_limit_count_for_the_others_as_far_as_there_are_slots),
         WITH_PROBES(breakers_do_not_share_their_places),
         WITH_PROBES(every_breaker_must_grant_and_a_refusal_takes_nothing_from_any),
         WITH_PROBES(attempts_keep_their_distance),

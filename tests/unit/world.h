@@ -9,6 +9,7 @@
 #include "base/clock.h"
 #include "config/config.h"
 #include "control/control.h"
+#include "proxy/probe.h"
 #include "proxy/proxy.h"
 #include "proxy/self.h"
 #include "proxy/snapshot.h"
@@ -82,6 +83,7 @@ static struct world *world_new(void)
     w->snap.fallback.cfg = &w->fallback;
     w->p.breakers = breakers_new();
     w->p.switches = switches_new(w->p.breakers);
+    w->p.probes = probes_new();
     w->p.sync = (struct sync *)w;       /* only ever handed back to the functions above */
     w->p.control = (struct control *)w; /* the same */
     w->p.start_mono_ms = clock_mono_ms();
@@ -101,6 +103,7 @@ static void world_free(struct world *w)
     for (unsigned i = 0; i < WORLD_WORKERS; i++)
         free(w->p.workers[i]);
     switches_free(w->p.switches);
+    probes_free(w->p.probes);
     breakers_free(w->p.breakers);
     free(w->cfg.hash);
     free(w->cfg.control.url);
