@@ -5,6 +5,7 @@
 #include "proxy/relay.h"
 #include "proxy/snapshot.h"
 #include "proxy/transfer.h"
+#include "proxy/tunnels.h"
 
 #define DISCARD_BODY_MAX 65536 /* a refused body up to this size keeps the connection */
 
@@ -33,6 +34,7 @@ void answer_send(struct exchange *ex, const struct reply *r)
 {
     struct reply mine = *r;
     ex->connect_deadline_ms = 0; /* from here on it is the lingering's */
+    tunnels_release(ex);         /* however long the answer takes */
     drop_chunked_body(ex);
     bool small = ex->rq != RQ_NONE && ex->rq != RQ_DONE &&
                  ex->request_body.framing == FRAMING_LENGTH &&

@@ -107,6 +107,7 @@ struct exchange {
     bool bypassed : 1;       /* the host is in the bypass list, or bypass is on */
     bool ungated : 1;        /* mode off, or in the bypass list: makes no samples */
     bool holds_tunnel : 1;   /* a place under limits.tunnels */
+    bool no_place : 1;       /* there was none: it will not be tried */
     bool shadow : 1;         /* refused but for shadow mode; verdict says why */
     bool values_known : 1;   /* values is valid */
 

@@ -261,10 +261,14 @@ static void bad_request(struct exchange *ex, int status, const char *detail)
     answer_error(ex, status, PERR_HTTP_REQUEST_ERROR, detail);
 }
 
-/* False: answered. */
-static bool tunnel_allowed(struct exchange *ex)
+/* A tunnel's place is asked for before the gate, as a probe's turn spent on who then has none
+ * would be lost; the gate's answer comes first all the same.  False: answered. */
+static bool tunnel_passes(struct exchange *ex, struct slice method)
 {
-    if (tunnels_reserve(ex))
+    ex->no_place = !tunnels_reserve(ex);
+    if (!decide_pass(ex, method))
+        return false;
+    if (!ex->no_place)
         return true;
     COUNT(ex->w->c.limit_tunnels);
     ex->close_after |= ex->is_connect;
@@ -413,7 +417,7 @@ void request_begin_opaque(struct downstream *d, const struct authority *a)
     if (!admit(ex))
         return;
     find_route(ex, &none, &to, SLICE("/"));
-    if (decide_pass(ex, SLICE("CONNECT")) && tunnel_allowed(ex))
+    if (tunnel_passes(ex, SLICE("CONNECT")))
         open_tunnel(ex);
 }
 
@@ -438,16 +442,15 @@ void request_begin(struct downstream *d, struct http1_head *h, size_t head_len)
         return;
     }
     find_route(ex, h, &a, path);
-    if (!decide_pass(ex, h->method))
+    ex->upgrade = !ex->is_connect && listed_upgrades(ex, h, ex->offered);
+    bool passes =
+        ex->is_connect || ex->upgrade ? tunnel_passes(ex, h->method) : decide_pass(ex, h->method);
+    if (!passes)
         return;
     if (ex->is_connect) {
-        if (tunnel_allowed(ex))
-            open_tunnel(ex);
+        open_tunnel(ex);
         return;
     }
-    ex->upgrade = listed_upgrades(ex, h, ex->offered);
-    if (ex->upgrade && !tunnel_allowed(ex))
-        return;
     struct rewrite_request o = { .authority = a.raw,
                                  .path = path,
                                  .via = exchange_config(ex)->via,
