@@ -98,13 +98,13 @@ void attempt_end(struct attempt *a, int64_t took_us)
     fix_success(a, took_us);
 }
 
-void attempt_client_gone(struct attempt *a, int64_t now_ms)
+void attempt_client_gone(struct attempt *a, int64_t now_ms, int64_t took_us)
 {
     int64_t patience = a->route->failure.client_abort_after_ms;
     bool upstream_was_late = a->wait_ms >= 0 && patience != OFF && now_ms - a->wait_ms >= patience;
     /* Readers of event streams leave when they have heard enough. */
     if (a->event_stream)
-        fix(a, OUTCOME_SUCCESS, true, false);
+        fix_success(a, took_us);
     fix(a, OUTCOME_CLIENT_ABORT, false, !upstream_was_late);
 }
 

@@ -54,8 +54,8 @@ void attempt_head(struct attempt *a, const struct attempt_head *h, int64_t now_m
 void attempt_body(struct attempt *a, unsigned rule, bool at_end);
 /* The whole response was read; took_us is its latency. */
 void attempt_end(struct attempt *a, int64_t took_us);
-/* The client left; for a FIN, now_ms is when it came. */
-void attempt_client_gone(struct attempt *a, int64_t now_ms);
+/* The client left; for a FIN, now_ms is when it came.  took_us: latency so far. */
+void attempt_client_gone(struct attempt *a, int64_t now_ms, int64_t took_us);
 /* When attempt_tick next has something to do; OFF: never. */
 int64_t attempt_deadline(const struct attempt *a);
 void attempt_tick(struct attempt *a, int64_t now_ms, int64_t took_us); /* so far */

@@ -250,6 +250,14 @@ void judge_end(struct exchange *ex)
     judge_record(ex);
 }
 
+void judge_client_gone(struct exchange *ex, int64_t at_ms)
+{
+    if (!ex->attempt_begun)
+        return;
+    attempt_client_gone(&ex->attempt, at_ms, latency_us(ex));
+    judge_record(ex);
+}
+
 void judge_tick(struct exchange *ex)
 {
     attempt_tick(&ex->attempt, worker_now_ms(ex->w), elapsed_us(ex, worker_now_us(ex->w)));

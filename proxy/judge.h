@@ -18,8 +18,9 @@ void judge_head(struct exchange *ex, const struct http1_head *h); /* a final one
  * passed on; arg is a struct exchange.  judge_looks: whether they want to see any. */
 void judge_observe(void *arg, const uint8_t *bytes, size_t len);
 bool judge_looks(const struct exchange *ex);
-void judge_body(struct exchange *ex);   /* after judge_observe: has a rule matched? */
-void judge_end(struct exchange *ex);    /* the response, or what a tunnel shows of it, is whole */
+void judge_body(struct exchange *ex); /* after judge_observe: has a rule matched? */
+void judge_end(struct exchange *ex);  /* the response, or what a tunnel shows of it, is whole */
+void judge_client_gone(struct exchange *ex, int64_t at_ms); /* no-op before judge_begin */
 void judge_tick(struct exchange *ex);   /* a deadline of the attempt may have come */
 void judge_record(struct exchange *ex); /* once the attempt is fixed: count and sample it */
 void judge_free(struct exchange *ex);   /* what only the judgement needed */

@@ -15,10 +15,7 @@ void transfer_client_gone(struct exchange *ex, int64_t at_ms)
 {
     ex->client_gone = true;
     COUNT(ex->w->c.client_errors_aborted);
-    if (ex->attempt_begun) {
-        attempt_client_gone(&ex->attempt, at_ms);
-        judge_record(ex);
-    }
+    judge_client_gone(ex, at_ms);
     upstream_cancel(ex);
     /* The origin must not take what it got for a whole request (RFC 9112 8). */
     exchange_drop_upstream(ex);
@@ -100,8 +97,7 @@ static bool stream_request(struct exchange *ex)
         break;
     case RELAY_MALFORMED:
         COUNT(ex->w->c.client_errors_bad_request);
-        attempt_client_gone(&ex->attempt, worker_now_ms(ex->w));
-        judge_record(ex);
+        judge_client_gone(ex, worker_now_ms(ex->w));
         ex->close_after = true;
         answer_fail(ex, 400, PERR_HTTP_REQUEST_ERROR, http1_error_text(HTTP1_BAD_CHUNK));
         return false;

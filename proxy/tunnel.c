@@ -62,14 +62,13 @@ static void judge_late_alert(struct exchange *ex)
         judge_end(ex);
 }
 
-static void judge_client_gone(struct exchange *ex, int64_t at_ms)
+static void judge_client_left(struct exchange *ex, int64_t at_ms)
 {
     judge_half_alert(ex);
     if (ex->attempt.fixed)
         return;
     COUNT(ex->w->c.client_errors_aborted);
-    attempt_client_gone(&ex->attempt, at_ms);
-    judge_record(ex);
+    judge_client_gone(ex, at_ms);
 }
 
 /* Without a byte.  One that has met itself says nothing about the upstream. */
@@ -88,7 +87,7 @@ static void judge_upstream_ended(struct exchange *ex)
 {
     judge_half_alert(ex);
     if (ex->fin_ms)
-        judge_client_gone(ex, ex->fin_ms);
+        judge_client_left(ex, ex->fin_ms);
     else
         judge_reset(ex);
 }
@@ -223,7 +222,7 @@ static void side_broke(struct exchange *ex, struct conn *c)
     t->broken = c;
     t->discard_left = LINGER_BYTES;
     if (client)
-        judge_client_gone(ex, ex->fin_ms ? ex->fin_ms : worker_now_ms(ex->w));
+        judge_client_left(ex, ex->fin_ms ? ex->fin_ms : worker_now_ms(ex->w));
     to_it->looking = false;
     look_end(t);
     tunnel_way_free(ex->w, to_it);
@@ -407,7 +406,7 @@ void tunnel_run(struct exchange *ex)
     struct downstream *d = ex->down;
     if (ex->tunnel->sniffing) {
         if (conn_flush(&d->c) == IO_ERROR) {
-            judge_client_gone(ex, worker_now_ms(ex->w));
+            judge_client_left(ex, worker_now_ms(ex->w));
             finish(ex, true);
             return;
         }

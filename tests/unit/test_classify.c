@@ -163,7 +163,7 @@ static void play(struct attempt *a, const struct step *s)
             attempt_end(a, s->at * 1000);
             break;
         case STEP_GONE:
-            attempt_client_gone(a, START + s->at);
+            attempt_client_gone(a, START + s->at, s->at * 1000);
             break;
         case STEP_TICK:
             attempt_tick(a, START + s->at, s->at * 1000);
@@ -678,6 +678,12 @@ static void a_success_that_took_too_long_is_slow(void **state)
           OUTCOME_SLOW,
           false },
         { "a tunnel's first byte", { DONE_AT(1001) }, BAD, OUTCOME_SLOW, false },
+        { "an event stream that its reader leaves in time",
+          { WATCHED_HEAD(1, 200), GONE(1000) },
+          GOOD,
+          OUTCOME_SUCCESS,
+          false },
+        { "and too late", { WATCHED_HEAD(1, 200), GONE(1001) }, BAD, OUTCOME_SLOW, false },
     };
 
     check(&r, stories, ARRAY_LEN(stories));
