@@ -132,7 +132,8 @@ static void give_back(struct worker *w, bool turned_away)
 /*
  * connections_per_client: a small table of counters by hashed address, shared by all
  * workers.  Two addresses in one slot share their allowance: the limit may then bite
- * early, never late.
+ * early, never late.  They count without a limit too, so that one that a reload brings holds
+ * for connections that stand already.
  */
 #define CLIENT_SLOTS 65536
 static _Atomic uint32_t client_counts[CLIENT_SLOTS];
@@ -171,7 +172,6 @@ static void count_turned_away(struct worker *w, enum turned_away why)
 static void take_in(struct listener *l, int fd, const struct address *peer)
 {
     struct worker *w = l->w;
-    const struct config *cfg = w->snap->cfg;
     struct address original;
     if (l->transparent && transparent_destination(fd, &original) < 0) {
         COUNT(w->c.not_redirected_total);
@@ -180,9 +180,10 @@ static void take_in(struct listener *l, int fd, const struct address *peer)
     }
     enum turned_away why = admit(w, &peer->sa, l->transparent);
     uint32_t slot = 0;
-    if (cfg->limits.connections_per_client != OFF && why == TURNED_AWAY_NO) {
+    if (why == TURNED_AWAY_NO) {
+        int64_t limit = w->snap->cfg->limits.connections_per_client;
         slot = client_slot(peer);
-        if (atomic_fetch_add(&client_counts[slot], 1) >= cfg->limits.connections_per_client) {
+        if (atomic_fetch_add(&client_counts[slot], 1) >= limit && limit != OFF) {
             atomic_fetch_sub(&client_counts[slot], 1);
             slot = 0;
             give_back(w, false);

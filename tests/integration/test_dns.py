@@ -247,6 +247,7 @@ class DnsTest(Case):
             t.join()
         self.assertEqual(refused.count(503), 5, refused)
         self.assertEqual(refused.count(504), 5, refused)
+        proxy.expect_metric(5, "limit_rejections_total", limit="dns_queue")
         proxy.expect_metric(5, "attempts_total", outcome="local")
 
     def test_denied_destinations_are_checked_after_resolution(self):

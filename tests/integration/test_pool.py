@@ -352,6 +352,7 @@ class PoolLimitTest(Case):
         wait_until(lambda: sum(c.ended.is_set() for c in origin.connections) == 4, 3,
                    lambda: f"4 of 6 closed, {sum(c.ended.is_set() for c in origin.connections)} are")
         proxy.expect_metric(2, "upstream_connections_idle")
+        proxy.expect_metric(4, "limit_rejections_total", limit="upstream_idle")
 
     def test_a_keep_alive_of_five_seconds_at_the_origin_never_meets_a_request(self):
         # The default upstream_idle of 4 s is below the 5 s of common servers.
