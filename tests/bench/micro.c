@@ -11,10 +11,15 @@
 #include "base/prng.h"
 #include "base/ring.h"
 #include "control/evaluator.h"
+#include "proxy/exchange.h"
 #include "proxy/gate.h"
 #include "proxy/http1.h"
+#include "proxy/judge.h"
 #include "proxy/rewrite.h"
 #include "proxy/route.h"
+#include "proxy/snapshot.h"
+#include "proxy/target.h"
+#include "proxy/worker.h"
 #include "sync/attempt.h"
 #include "sync/batch.h"
 #include "sync/breakers.h"
@@ -220,26 +225,40 @@ static struct attempt_record record = {
     .ts_ms = 1704067200000,
     .values = { 12.5 },
 };
-static struct ring *ring;
 static struct sample_writer writer = { .instance = "host" };
 static struct queue queue;
 
-static void ring_setup(void)
+/* ---- Recording: what judge.c does once the verdict on an attempt is there ---- */
+
+static struct worker worker;
+static struct target target;
+static struct live_route live = { .cfg = &sampled };
+static struct exchange attempt = { .w = &worker, .route = &live, .target = &target };
+
+static void record_setup(void)
 {
-    ring = ring_new(sizeof record, ATTEMPT_RING_CAPACITY);
+    worker.ring = ring_new(sizeof record, ATTEMPT_RING_CAPACITY);
+    if (!ring_push(worker.ring, &record, NULL)) /* or the next one would wake a sync thread */
+        fail("the ring is full");
+    memcpy(attempt.method, "GET", 4);
+    worker.now_us_cached = 5000000;
+    attempt.start_us = 4000000;
+    judge_begin(&attempt);
+    attempt.attempt.fixed = attempt.attempt.ok = true;
 }
 
 static void record_op(void)
 {
-    bool was_empty;
-    record.ts_ms++;
-    if (!ring_push(ring, &record, &was_empty))
-        fail("the ring is full");
+    attempt.last_upstream_us = 4001000 + (int64_t)(sink++ % 1000);
+    attempt.recorded = false;
+    judge_record(&attempt);
 }
 
-static void ring_teardown(void)
+static void record_teardown(void)
 {
-    ring_free(ring);
+    if (ring_pushed(worker.ring) != 1 + 1 + 1000)
+        fail("an attempt was not recorded");
+    ring_free(worker.ring);
 }
 
 static void sample_op(void)
@@ -356,7 +375,7 @@ static const struct row {
     { "request_head_rewrite", request_parse_op, request_rewrite_op, nothing, 1000 },
     { "response_head_parse", nothing, response_parse_op, nothing, 1000 },
     { "response_head_rewrite", response_parse_op, response_rewrite_op, nothing, 1000 },
-    { "attempt_record", ring_setup, record_op, ring_teardown, 1000 },
+    { "attempt_record", record_setup, record_op, record_teardown, 1000 },
     { "sample_text", nothing, sample_op, sample_teardown, 1000 },
     { "batch_of_500", nothing, batch_op, batch_teardown, 5 },
     { "sse_event", sse_setup, sse_op, sse_teardown, 1000 },
