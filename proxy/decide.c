@@ -203,7 +203,7 @@ static bool take_cover(struct exchange *ex)
     ex->breaker = inner->breaker;
     ex->bypassed = ex->gate.bypassed;
     ex->shadow = inner->shadow;
-    ex->probe_until_ms = inner->probe_until_ms;
+    ex->probe_until_ms = inner->probe_left_ms ? worker_now_ms(ex->w) + inner->probe_left_ms : 0;
     ex->pass = inner->pass;
     inner->pass.count = 0;
     return true;

@@ -46,7 +46,7 @@ struct inner {
     enum gate_verdict verdict;
     uint32_t breaker;
     bool shadow;            /* and by what shadow mode noted, */
-    int64_t probe_until_ms; /* within what is left of its time, */
+    int64_t probe_left_ms;  /* within what is left of its time (0: it has no end), */
     struct probe_pass pass; /* with its leases */
 };
 

@@ -279,11 +279,31 @@ static int64_t fin_deadline(const struct exchange *ex)
     return (ex->last_move_ms > ex->fin_ms ? ex->last_move_ms : ex->fin_ms) + FIN_GRACE_MS;
 }
 
-/* An answer that has begun and was judged goes on: an event stream, a late one, a tunnel. */
+/* The origin has not yet asked for the body. */
+static bool is_unasked(const struct exchange *ex)
+{
+    return ex->expect_continue && !ex->interim_count && !ex->request_bytes;
+}
+
+/* The client is who is slow, now. */
+static bool client_owes(const struct exchange *ex)
+{
+    return ex->waiting_client && !is_unasked(ex);
+}
+
+/* An answer that has begun and was judged goes on: an event stream, a late one, a tunnel.  Time
+ * spent waiting for the client does not count. */
 static int64_t probe_deadline(const struct exchange *ex)
 {
-    bool answered = ex->attempt.fixed && ex->first_byte_us;
-    return ex->probe_until_ms && !answered ? ex->probe_until_ms : OFF;
+    bool goes_on = ex->first_byte_us && ex->attempt.fixed;
+    if (!ex->probe_until_ms || goes_on || client_owes(ex))
+        return OFF;
+    return ex->probe_until_ms + ex->client_wait_us / 1000;
+}
+
+static int64_t total_deadline(const struct exchange *ex)
+{
+    return after(ex->start_us / 1000, ex->route->cfg->timeouts.total_ms);
 }
 
 /* Once, for those who still wait then: asking after each request would be a call more. */
@@ -311,7 +331,7 @@ void exchange_rearm(struct exchange *ex)
         at = earlier(at, fin_deadline(ex));
         at = earlier(at, ex->pace_at_ms ? ex->pace_at_ms : OFF);
         at = earlier(at, client_look(ex));
-        at = earlier(at, after(ex->start_us / 1000, ex->route->cfg->timeouts.total_ms));
+        at = earlier(at, total_deadline(ex));
     }
     conn_set_deadline(&ex->down->c, at);
 }
@@ -322,6 +342,18 @@ static void timed_out(struct exchange *ex, const char *detail)
 {
     judge_failed(ex, OUTCOME_TIMEOUT);
     answer_fail(ex, 504, PERR_HTTP_RESPONSE_TIMEOUT, detail);
+}
+
+/* Says nothing of the upstream if the client is who is slow, or took most of the time. */
+static void total_timed_out(struct exchange *ex)
+{
+    bool by_client =
+        client_owes(ex) || ex->client_wait_us / 1000 > ex->route->cfg->timeouts.total_ms / 2;
+    if (by_client) {
+        COUNT(ex->w->c.client_errors_timeout);
+        judge_failed(ex, OUTCOME_LOCAL);
+    }
+    timed_out(ex, "not finished within timeouts.total");
 }
 
 void exchange_watch_pace(struct exchange *ex)
@@ -338,9 +370,9 @@ static bool is_full(const struct exchange *ex, const struct conn *c)
 /* Nothing is owed before the origin has asked for the body, nor while it takes no more. */
 static bool request_too_slow(struct exchange *ex)
 {
-    bool unasked = ex->expect_continue && !ex->interim_count && !ex->request_bytes;
     return ex->rq == RQ_STREAM && ex->up && !ex->upload_broken &&
-           pace_too_slow(&ex->request_pace, ex->request_bytes, unasked || is_full(ex, &ex->up->c),
+           pace_too_slow(&ex->request_pace, ex->request_bytes,
+                         is_unasked(ex) || is_full(ex, &ex->up->c),
                          exchange_config(ex)->limits.min_body_rate);
 }
 
@@ -393,6 +425,13 @@ static void establish(struct exchange *ex, struct upstream *up)
     tunnel_begin(ex, !ex->silent);
 }
 
+/* Of the time of a probe, when the way was open: until a request has come the client owes. */
+static int64_t probe_left_ms(const struct exchange *ex)
+{
+    int64_t left_ms = ex->probe_until_ms - ex->start_us / 1000;
+    return !ex->probe_until_ms ? 0 : left_ms > 0 ? left_ms : 1;
+}
+
 void exchange_become_inner(struct exchange *ex)
 {
     struct downstream *d = ex->down;
@@ -406,7 +445,7 @@ void exchange_become_inner(struct exchange *ex)
                                 .verdict = ex->verdict,
                                 .breaker = ex->breaker,
                                 .shadow = ex->shadow,
-                                .probe_until_ms = ex->probe_until_ms,
+                                .probe_left_ms = probe_left_ms(ex),
                                 .pass = ex->pass };
     ex->pass.count = 0;
     memcpy(d->inner->host, ex->target->key, ex->target->authority_len);
@@ -617,8 +656,8 @@ void exchange_on_deadline(struct exchange *ex)
         timed_out(ex, "no response byte within timeouts.first_byte");
     else if (reached(idle_deadline(ex), now_ms))
         timed_out(ex, "nothing moved for timeouts.idle");
-    else if (reached(after(ex->start_us / 1000, ex->route->cfg->timeouts.total_ms), now_ms))
-        timed_out(ex, "not finished within timeouts.total");
+    else if (reached(total_deadline(ex), now_ms))
+        total_timed_out(ex);
     else if (!ex->pace_at_ms || now_ms < ex->pace_at_ms || keeps_pace(ex))
         exchange_rearm(ex);
 }

@@ -129,7 +129,10 @@ static void note_client_bytes(struct exchange *ex, const uint8_t *data, size_t l
 {
     struct tunnel *t = ex->tunnel;
     if (t->look->noted_up == 0 && !ex->first_byte_us) {
+        int64_t began_us = ex->start_us;
         ex->start_us = worker_now_us(ex->w); /* the tunnel's latency counts from here */
+        if (ex->probe_until_ms)
+            ex->probe_until_ms += (ex->start_us - began_us) / 1000; /* nobody was asked before */
         ex->client_wait_us = 0;
     }
     t->look->noted_up += len;

@@ -139,6 +139,25 @@ class OutcomeTest(Judged):
         self.judge(lambda: self.assert_relayed(self.get(f"http://idle.test:{port}/drip/6/100"), 200), "success", True)
         self.judge(lambda: self.assert_relayed(self.get(f"http://first-byte.test:{port}/drip/5/100"), 200), "success", True)
 
+    def test_total_says_nothing_of_the_upstream_where_the_client_is_slow(self):
+        port = self.http_origin().port
+        post = request("POST", f"http://total.test:{port}/hang", "Content-Length: 2") + b"a"
+        cases = [("a body that does not come", post, 15),
+                 ("one that took most of the time", post, 0.3),
+                 ("an answer that is not read", request("GET", f"http://total.test:{port}/bytes/20000000"), 15)]
+        for name, wire, wait in cases:
+            with self.subTest(name):
+                client = self.client(rcvbuf=4096)
+                slow = self.delta("client_errors_total", reason="timeout")
+
+                def act(client=client, wire=wire, wait=wait):
+                    client.send(wire)
+                    if not client.readable(wait):
+                        client.send(b"b")
+                self.judge(act, "local", None)
+                self.assertEqual(slow(), 1)
+                client.close()
+
     def test_a_failing_status_is_judged_at_the_head_not_at_the_end(self):
         finish = threading.Event()
 

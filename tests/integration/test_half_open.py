@@ -315,6 +315,58 @@ class TimeoutTest(HalfOpenCase):
         self.assert_relayed(stream.read_response(), 200, b"data: 1\n\n")
         self.assertEqual(self.timeout(proxy), 0)
 
+    def test_time_spent_waiting_for_the_client_does_not_count(self):
+        origin = self.http_origin()
+        proxy = self.half_open(route(timeout="400ms"))
+        upload = self.client(proxy).send(request("POST", origin.url + "/echo", "Content-Length: 4") + b"a")
+        reader = self.client(proxy, rcvbuf=4096).send(request("GET", origin.url + "/bytes/20000000"))
+        reader.read_response_head()
+        upload.expect_silence(0.8)
+        self.assert_relayed(upload.send(b"bcd").read_response("POST"), 200, b"abcd")
+        self.assertEqual(len(reader.read_exactly(20000000)), 20000000)
+        proxy.expect_metric(2, "attempts_total", outcome="success")
+        late = self.client(proxy).send(request("POST", origin.url + "/hang", "Content-Length: 1"))
+        late.expect_silence(0.6)
+        sent = time.monotonic()
+        self.assert_self_made(late.send(b"x").read_response("POST"), 504, "http_response_timeout")
+        self.assertGreater(time.monotonic() - sent, 0.35)
+        self.assertEqual(self.timeout(proxy), 1)
+
+    def test_an_origin_that_never_asks_for_the_body_is_cut(self):
+        origin = self.origin(lambda c: (c.read_request_head(), c.wait_for_end()))
+        proxy = self.half_open(route(timeout="300ms"))
+        client = self.client(proxy).send(request("POST", origin.url + "/", "Content-Length: 1", "Expect: 100-continue"))
+        self.assert_self_made(client.read_response("POST"), 504, "http_response_timeout")
+        self.assertEqual(self.timeout(proxy), 1)
+
+    def test_in_a_tunnel_the_time_runs_from_when_the_client_has_asked(self):
+        silent, http = self.origin(lambda c: c.wait_for_end()), self.http_origin()
+        proxy = self.half_open(route(timeout="1s"))
+        opaque = tunnel(self.client(proxy), silent.authority)
+        inside = tunnel(self.client(proxy), http.authority).send("GET /hang HTTP/1.1\r\n")
+        time.sleep(0.5)
+        sent = time.monotonic()
+        opaque.send(b"\x01")
+        inside.send(f"Host: {http.authority}\r\n\r\n")
+        self.assert_self_made(inside.read_response(), 504, "http_response_timeout")
+        self.assertGreater(time.monotonic() - sent, 0.9)
+        opaque.expect_reset()
+        self.assertGreater(time.monotonic() - sent, 0.9)
+        self.assertEqual(self.timeout(proxy), 2)
+
+    def test_the_first_request_in_a_tunnel_has_what_its_connect_left_of_the_time(self):
+        origin, names = self.http_origin(), self.dns()
+        names.behaviour["slow.test"] = 2
+        proxy = self.half_open(route(timeout="4s"), dns=names)
+        authority = f"slow.test:{origin.port}"
+        client = tunnel(self.client(proxy), authority)
+        sent = time.monotonic()
+        client.send(f"GET /hang HTTP/1.1\r\nHost: {authority}\r\n\r\n")
+        self.assert_self_made(client.read_response(), 504, "http_response_timeout")
+        took = time.monotonic() - sent
+        self.assertTrue(1 < took < 3.5, took)
+        self.assertEqual(self.timeout(proxy), 1)
+
     def test_a_tunnel_without_a_byte_from_upstream_is_cut(self):
         origin = self.origin(lambda c: c.wait_for_end())
         proxy = self.half_open(route(timeout="300ms", max_concurrent=1))
