@@ -291,11 +291,11 @@ static bool client_owes(const struct exchange *ex)
     return ex->waiting_client && !is_unasked(ex);
 }
 
-/* An answer that has begun and was judged goes on: an event stream, a late one, a tunnel.  Time
- * spent waiting for the client does not count. */
+/* An answer that has begun goes on if it was judged, as a late one or a tunnel, and an event
+ * stream always.  Time spent waiting for the client does not count. */
 static int64_t probe_deadline(const struct exchange *ex)
 {
-    bool goes_on = ex->first_byte_us && ex->attempt.fixed;
+    bool goes_on = ex->first_byte_us && (ex->attempt.fixed || ex->event_stream);
     if (!ex->probe_until_ms || goes_on || client_owes(ex))
         return OFF;
     return ex->probe_until_ms + ex->client_wait_us / 1000;

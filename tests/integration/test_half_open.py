@@ -315,6 +315,24 @@ class TimeoutTest(HalfOpenCase):
         self.assert_relayed(stream.read_response(), 200, b"data: 1\n\n")
         self.assertEqual(self.timeout(proxy), 0)
 
+    def test_an_event_stream_that_is_looked_into_goes_on_too(self):
+        go = threading.Event()
+        origin = self.origin(lambda c: (
+            c.read_request(), c.send("HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nContent-Length: 18\r\n\r\n"),
+            c.wait(go), c.send(b"data: 1\n\n" * 2), c.wait_for_end()))
+        wants = {"a rule": {"failure": {"body": [{"name": "e", "sse_event": "error"}]}},
+                 "a metric": {"metrics": {"n": {"json_pointer": "/n"}}}}
+        for name, want in wants.items():
+            with self.subTest(name):
+                go.clear()
+                proxy = self.half_open(merge(route(timeout="200ms"), want))
+                client = self.client(proxy).send(request("GET", origin.url + "/"))
+                self.assertEqual(client.read_response_head().status, 200)
+                client.expect_silence(0.5)
+                go.set()
+                self.assertEqual(client.read_exactly(18), b"data: 1\n\n" * 2)
+                proxy.expect_metric(1, "attempts_total", outcome="success")
+
     def test_time_spent_waiting_for_the_client_does_not_count(self):
         origin = self.http_origin()
         proxy = self.half_open(route(timeout="400ms"))
