@@ -117,7 +117,7 @@ run:
 
 test:
 	@tools/deps.sh build test
-	$(SUBMAKE) VARIANT=release all
+	$(SUBMAKE) VARIANT=release all build/bench/micro
 	$(SUBMAKE) VARIANT=asan all units build/asan/fuzz-replay
 	$(SUBMAKE) VARIANT=tsan all units
 	@$(PYTHON) tools/test.py --jobs $(JOBS)

@@ -35,6 +35,7 @@ test    iproute2              command:ip
 test    nftables              command:nft
 test    iptables              command:iptables-legacy command:iptables-nft
 test    strace                command:strace
+test    valgrind              command:valgrind header:valgrind/callgrind.h
 demo    python3               command:python3
 lint    clang                 command:clang
 lint    clang-format          command:clang-format

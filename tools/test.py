@@ -10,6 +10,8 @@ unit         every build/{asan,tsan}/unit/test_* (cmocka)
 integration  tests/integration/run.py: all of it against the asan binary, the tests of what
              several threads share against the tsan binary, and those of speed and memory
              against the release binary
+instructions tests/bench/micro.py: what single steps of the release build cost, against
+             tests/bench/micro.json; with another toolchain growth fails nobody
 soak         tests/integration/soak.py for 25 s under asan and 25 s under tsan
 
 A sanitizer that cannot work on this machine is said so, here and again above the total.
@@ -226,6 +228,30 @@ def integration(tally, variant, jobs, env, files=(), prefix=(), words=()):
     tally.add(what, passed, failed, skipped, time.monotonic() - began)
 
 
+# ---- Instructions of single steps ----
+
+def instructions(tally):
+    what = "instructions, release"
+    headline(what)
+    if not shutil.which("valgrind"):
+        tally.notice("valgrind is not here: WHAT SINGLE STEPS COST IS NOT CHECKED")
+        return
+    began = time.monotonic()
+    command = [sys.executable, "tests/bench/micro.py", "--check", "--program", "build/bench/micro", "--compiler",
+               os.environ.get("CC", "gcc")]
+    done = subprocess.run(command, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+                          text=True, errors="replace", timeout=UNIT_LIMIT_S, check=False)
+    print(done.stdout, end="", flush=True)
+    if "ANOTHER TOOLCHAIN" in done.stdout:
+        tally.notice("the toolchain is not that of tests/bench/micro.json: WHAT SINGLE STEPS COST IS NOT CHECKED")
+    failed = re.findall(r"^bench-check: (.* (?:instructions|micro\.json|measured))$", done.stdout, re.M)
+    if done.returncode != 0:
+        tally.told += [f"FAILED {what}: {line}" for line in failed or [f"exit code {done.returncode}"]]
+    rows = len(re.findall(r"^\w+ +[\d.]+ +[\d.]+ ", done.stdout, re.M))
+    broken = max(len(failed), 1) if done.returncode != 0 else 0
+    tally.add(what, max(0, rows - broken), broken, 0, time.monotonic() - began)
+
+
 # ---- Soak ----
 
 def soak(tally, variant, seconds, env, prefix=()):
@@ -264,6 +290,7 @@ def main():
     seeds(tally, leaks)
     if tsan_prefix is not None:
         units(tally, "tsan", jobs, {}, tsan_prefix)
+    instructions(tally)
     integration(tally, "asan", 2 * jobs, leaks)  # most of a test is waiting
     if tsan_prefix is not None:
         integration(tally, "tsan", 2 * jobs, {}, [f"tests/integration/test_{t}.py" for t in THREADED], tsan_prefix)

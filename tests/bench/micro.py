@@ -47,7 +47,8 @@ def read_dump(path):
 def count(program):
     with tempfile.TemporaryDirectory(prefix="tsp-micro-") as folder:
         done = subprocess.run(
-            ["valgrind", "-q", "--tool=callgrind", "--collect-atstart=no", f"--callgrind-out-file={folder}/out", program],
+            ["valgrind", "-q", "--tool=callgrind", "--instr-atstart=no", "--collect-atstart=no",
+             f"--callgrind-out-file={folder}/out", program],
             env={"PATH": os.environ["PATH"]}, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False, timeout=300)
         if done.returncode:
             sys.exit(f"micro: {done.stderr.strip()}")
