@@ -23,7 +23,7 @@ $(BENCH_OUT)/origin $(BENCH_OUT)/load:
 	$(Q)$(CC) $(ALL_CFLAGS) $(ALL_LDFLAGS) -o $@ $^
 
 # tests/unit/test_bench_load.c tests what these rest on.
-BENCH_TESTED := $(addprefix $(OUT)/obj/$(BENCH_DIR)/,response.o histogram.o)
+BENCH_TESTED := $(addprefix $(OUT)/obj/$(BENCH_DIR)/,response.o histogram.o cpu.o)
 $(OUT)/unit/test_bench_load: EXTRA += $(BENCH_TESTED)
 $(OUT)/unit/test_bench_load: $(BENCH_TESTED)
 

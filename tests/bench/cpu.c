@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 #include <unistd.h>
 
 static ssize_t slurp(char *out, size_t size, const char *path)
@@ -17,23 +18,19 @@ static ssize_t slurp(char *out, size_t size, const char *path)
     return n;
 }
 
+/* Its own clock: to the nanosecond, and with the threads that have ended. */
 static double process_seconds(int pid)
 {
-    char path[64], text[1024];
-    unsigned long user = 0, system = 0;
-    snprintf(path, sizeof path, "/proc/%d/stat", pid);
-    slurp(text, sizeof text, path);
-    const char *p = strrchr(text, ')'); /* the name before it may hold anything */
-    if (!p ||
-        sscanf(p + 1, " %*c %*d %*d %*d %*d %*d %*u %*u %*u %*u %*u %lu %lu", &user, &system) != 2)
+    clockid_t clock;
+    struct timespec t;
+    if (clock_getcpuclockid(pid, &clock) || clock_gettime(clock, &t))
         return 0;
-    return (double)(user + system) / (double)sysconf(_SC_CLK_TCK);
+    return (double)t.tv_sec + (double)t.tv_nsec / 1e9;
 }
 
 static void add_thread(struct cpu *cpu, const char *name, double seconds)
 {
     int i = 0;
-    cpu->exact_s += seconds;
     while (i < cpu->threads && strcmp(cpu->thread[i].name, name))
         i++;
     if (i == CPU_THREADS)
@@ -69,13 +66,7 @@ void cpu_read(struct cpu *cpu, const int *pids, int count)
 {
     memset(cpu, 0, sizeof *cpu);
     for (int i = 0; i < count; i++) {
-        cpu->ticks_s += process_seconds(pids[i]);
+        cpu->seconds += process_seconds(pids[i]);
         read_threads(cpu, pids[i]);
     }
-}
-
-double cpu_between(const struct cpu *before, const struct cpu *after)
-{
-    double ticks = after->ticks_s - before->ticks_s, exact = after->exact_s - before->exact_s;
-    return ticks - exact > 0.03 ? ticks : exact;
 }

@@ -59,23 +59,20 @@ void histogram_reset(struct histogram *h);
 void histogram_add(struct histogram *h, uint64_t ns);
 uint64_t histogram_at(const struct histogram *h, double quantile); /* ns; 0 when empty */
 
-/* ---- Processor time of other processes, from /proc (cpu.c) ---- */
+/* ---- Processor time of other processes, to the nanosecond (cpu.c) ---- */
 
 #define CPU_PIDS    16
 #define CPU_THREADS 32
 
 struct cpu {
-    double ticks_s; /* user and system, also of threads that have ended; in steps of 10 ms */
-    double exact_s; /* of the living threads, to the nanosecond */
+    double seconds; /* user and system, also of threads that have ended */
     int threads;
     struct {
         char name[16];
-        double seconds; /* of all living threads of that name, to the nanosecond */
+        double seconds; /* of all living threads of that name */
     } thread[CPU_THREADS];
 };
 
 /* A process that is gone adds nothing. */
 void cpu_read(struct cpu *cpu, const int *pids, int count);
-/* From one reading to the next: exact, unless threads have ended between. */
-double cpu_between(const struct cpu *before, const struct cpu *after);
 #endif

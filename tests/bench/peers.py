@@ -454,7 +454,7 @@ class Ours(Forward):
         proxy, control, self.proxy, self.control = self.proxy, self.control, None, None
         try:
             if proxy and proxy.process.poll() is None:
-                proxy.terminate(10)
+                proxy.terminate(30 if self.under else 10)  # callgrind writes first
         finally:
             if proxy:
                 proxy.cleanup()  # kills, where asking was not enough

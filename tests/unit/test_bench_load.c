@@ -1,14 +1,18 @@
-/* What the figures of the benchmarks rest on: where an answer ends, and percentiles. */
+/* What the figures of the benchmarks rest on: where an answer ends, percentiles, and
+ * processor time. */
 #include "tests/bench/load.h"
 
 #include "base/base.h"
 
+#include <pthread.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
+#include <unistd.h>
 
 #include <cmocka.h>
 
@@ -97,12 +101,46 @@ static void a_percentile_is_within_one_percent(void **state)
     }
 }
 
+static double thread_seconds(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_THREAD_CPUTIME_ID, &t);
+    return (double)t.tv_sec + (double)t.tv_nsec / 1e9;
+}
+
+static void *work(void *arg)
+{
+    double *seconds = arg;
+    while ((*seconds = thread_seconds()) < 0.015)
+        ;
+    return NULL;
+}
+
+/* A proxy may have a thread for each connection. */
+static void processor_time_includes_threads_that_began_and_ended_meanwhile(void **state)
+{
+    (void)state;
+    struct cpu before, after;
+    int pid = getpid();
+    pthread_t thread;
+    double ours = thread_seconds(), theirs = 0;
+    cpu_read(&before, &pid, 1);
+    assert_int_equal(pthread_create(&thread, NULL, work, &theirs), 0);
+    pthread_join(thread, NULL);
+    cpu_read(&after, &pid, 1);
+    ours = thread_seconds() - ours;
+    double got = after.seconds - before.seconds;
+    if (got < theirs || got > theirs + ours + 0.005)
+        fail_msg("%.6f s of %.6f s in a thread and at most %.6f s elsewhere", got, theirs, ours);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(an_answer_ends_where_its_framing_says_however_it_arrives),
         cmocka_unit_test(what_is_not_http_is_an_error),
         cmocka_unit_test(a_percentile_is_within_one_percent),
+        cmocka_unit_test(processor_time_includes_threads_that_began_and_ended_meanwhile),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
