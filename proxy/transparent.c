@@ -136,7 +136,8 @@ static enum sniff look_for_http(struct downstream *d, bool *worth_a_wait)
 static bool look(struct downstream *d, bool waited_long_enough)
 {
     enum tls_hello_result tls = look_for_hello(d);
-    bool worth_a_wait = false;
+    /* Without the rest nobody knows whose breakers are to be asked. */
+    bool worth_a_wait = tls == TLS_HELLO_MORE;
     enum sniff http = tls == TLS_HELLO_NO ? look_for_http(d, &worth_a_wait) : SNIFF_OPAQUE;
     if (http == SNIFF_HTTP) {
         decided(d);
