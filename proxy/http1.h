@@ -82,7 +82,7 @@ struct http1_head {
     bool keep_alive;         /* HTTP/1.0 asking to stay */
     bool expect_continue;
     const struct http1_field *host;                 /* NULL: none */
-    const struct http1_field *upgrade;              /* NULL: none named in Connection */
+    const struct http1_field *upgrade;              /* the last; NULL: none named in Connection */
     const struct http1_field *content_length_field; /* the one to re-emit */
     const struct http1_field *max_forwards;
     bool auth_per_connection; /* NTLM or Negotiate seen */

@@ -140,24 +140,32 @@ static void reply_as_last_hop(struct exchange *ex, const struct http1_head *h, c
     strbuf_free(&text);
 }
 
-/* The tokens of Upgrade that may be passed on; false: none (RFC 9110 7.8). */
-static bool listed_upgrades(const struct exchange *ex, const struct http1_head *h,
-                            char out[UPGRADE_MAX])
+/* Appends those of the tokens that may be passed on. */
+static void add_listed(const struct string_list *listed, struct slice tokens, char out[UPGRADE_MAX],
+                       size_t *len)
 {
-    const struct string_list *listed = &exchange_config(ex)->upgrades;
-    size_t len = 0;
-    if (!h->upgrade || h->minor == 0)
-        return false;
-    struct slice rest = h->upgrade->value, item;
-    while (http1_next_item(&rest, &item)) {
+    struct slice item;
+    while (http1_next_item(&tokens, &item)) {
         bool pass = false;
         for (size_t i = 0; i < listed->count; i++)
             pass |= slice_eq_nocase(item, slice_of(listed->items[i]));
-        if (!pass || len + item.len + 3 > UPGRADE_MAX)
+        if (!pass || *len + item.len + 3 > UPGRADE_MAX)
             continue;
-        len += (size_t)snprintf(out + len, UPGRADE_MAX - len, "%s%.*s", len ? ", " : "",
-                                (int)item.len, item.p);
+        *len += (size_t)snprintf(out + *len, UPGRADE_MAX - *len, "%s%.*s", *len ? ", " : "",
+                                 (int)item.len, item.p);
     }
+}
+
+/* The tokens of Upgrade, in all its lines, that may be passed on; false: none (RFC 9110 7.8). */
+static bool listed_upgrades(const struct exchange *ex, const struct http1_head *h,
+                            char out[UPGRADE_MAX])
+{
+    size_t len = 0;
+    if (!h->upgrade || h->minor == 0)
+        return false;
+    for (const struct http1_field *f = h->fields; f <= h->upgrade; f++)
+        if (f->id == FIELD_UPGRADE)
+            add_listed(&exchange_config(ex)->upgrades, f->value, out, &len);
     return len > 0;
 }
 

@@ -59,12 +59,6 @@ static void put_via(struct writer *w, const char *via, int minor)
     PUT(w, "\r\n");
 }
 
-static void put_upgrade(struct writer *w, const struct http1_head *h)
-{
-    put_slice(w, h->upgrade->line);
-    PUT(w, "Connection: Upgrade\r\n");
-}
-
 static void put_request_line(struct writer *w, const struct http1_head *h, struct slice path)
 {
     put_slice(w, h->method);
@@ -150,8 +144,10 @@ size_t rewrite_response(const struct http1_head *h, const struct rewrite_respons
                 put_length(&w, h);
         } else if (f->id == FIELD_TRANSFER_ENCODING) {
             continue; /* written below, if we use it: it speaks of one connection only */
-        } else if (f == h->upgrade && o->upgrade) {
-            put_upgrade(&w, h);
+        } else if (f->id == FIELD_UPGRADE && o->upgrade) {
+            put_slice(&w, f->line);
+            if (f == h->upgrade)
+                PUT(&w, "Connection: Upgrade\r\n");
         } else if (!f->hop) {
             put_slice(&w, f->line);
         }

@@ -115,6 +115,8 @@ class UpgradeTest(SharedCase):
             (["Connection: upgrade", "upgrade: WebSocket"], ["websocket"]),
             (["Connection: Upgrade", "Upgrade: h2c, websocket, TLS/1.0, x-ours"], ["websocket", "x-ours"]),
             (["Connection: Upgrade", "Upgrade: X-Ours"], ["x-ours"]),
+            (["Upgrade: websocket", "Connection: Upgrade", "Upgrade: h2c"], ["websocket"]),
+            (["Upgrade: h2c", "Upgrade: websocket", "Connection: Upgrade", "Upgrade: x-ours"], ["websocket", "x-ours"]),
             (["Connection: Upgrade, HTTP2-Settings", "Upgrade: h2c", "HTTP2-Settings: AAMAAABkAARAAAAAAAIAAAAA"], []),
             (["Connection: Upgrade", "Upgrade: TLS/1.2"], []),
             (["Connection: Upgrade", "Upgrade: websockets"], []),

@@ -293,6 +293,12 @@ static void hop_by_hop_fields_of_a_response_stay_here(void **state)
                 "1\r\nContent-Length: 1\r\n\r\n"),
           SLICE("HTTP/1.1 200 OK\r\nHost: a\r\nHost: b\r\nContent-Length: 1\r\n\r\n"), NOTHING,
           false },
+        { "an upgraded one keeps both lines of its Upgrade",
+          SLICE("HTTP/1.1 101 Switching\r\nUpgrade: a\r\nConnection: upgrade\r\nUpgrade: b\r\n"
+                "\r\n"),
+          SLICE("HTTP/1.1 101 Switching\r\nUpgrade: a\r\nUpgrade: b\r\nConnection: Upgrade\r\n"
+                "\r\n"),
+          UPGRADE, false },
         { "an upgraded one keeps its Upgrade",
           SLICE("HTTP/1.1 101 Switching\r\nUpgrade: WebSocket\r\nConnection: upgrade\r\nA: "
                 "1\r\n\r\n"),
