@@ -48,6 +48,7 @@ struct inner {
     bool shadow;            /* and by what shadow mode noted, */
     int64_t probe_left_ms;  /* within what is left of its time (0: it has no end), */
     struct probe_pass pass; /* with its leases */
+    int64_t connected_us;   /* time its connection took, for the first request on it */
 };
 
 struct downstream {

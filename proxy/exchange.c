@@ -446,7 +446,8 @@ void exchange_become_inner(struct exchange *ex)
                                 .breaker = ex->breaker,
                                 .shadow = ex->shadow,
                                 .probe_left_ms = probe_left_ms(ex),
-                                .pass = ex->pass };
+                                .pass = ex->pass,
+                                .connected_us = ex->connected_us };
     ex->pass.count = 0;
     memcpy(d->inner->host, ex->target->key, ex->target->authority_len);
     struct slice host = { d->inner->host, ex->target->authority_len };
@@ -475,6 +476,8 @@ static void send_request(struct exchange *ex, struct upstream *up)
     ex->upstream_address = up->address;
     ex->upstream_known = true;
     ex->reused = up->served > 0;
+    if (!ex->reused && ex->connected_us < 0 && ex->down->inner)
+        ex->connected_us = ex->down->inner->connected_us;
     ex->upstream_bytes = false;
     if (up->owner)
         ex->private_auth = true;

@@ -1038,6 +1038,8 @@ class InnerHttpTest(SharedCase):
     config = {"routes": [
         {"name": "off", "match": {"hosts": ["off.test"]}, "breakers": ["off"], "router": "rtr", "mode": "off"},
         {"name": "free", "match": {"hosts": ["free.test"]}, "breakers": ["b"]},
+        {"name": "timed", "match": {"hosts": ["timed.test"]}, "breakers": ["b"], "router": "rtr",
+         "metrics": {"latency": "latency", "connect": "connect"}, "tags": {"host": "{host}"}},
         {"name": "charge", "match": {"hosts": ["pay.test"], "ports": ["1024-65535"], "paths": ["/v1/*"]}, "breakers": ["off"]},
         {"name": "all", "breakers": ["b"], "router": "rtr",
          "tags": {"tier": "{tier}", "status": "{status}", "host": "{host}"}},
@@ -1088,6 +1090,14 @@ class InnerHttpTest(SharedCase):
         self.px.expect_metric(0, "tunnels", why="it is a tunnel no longer")
         self.assertEqual((tunnels(), opaque(), http()), (0, 0, 6), "nor was it one; its CONNECT's attempt is neutral")
         self.px.expect_metric(1, "client_connections", mode="connect")
+
+    def test_the_first_request_tells_how_long_the_connect_took(self):
+        origin = self.http_origin()
+        client = tunnel(self.client(), f"timed.test:{origin.port}")
+        for n, metrics in ((1, ["connect", "latency"]), (2, ["connect", "latency", "latency"])):
+            self.assert_relayed(self.inner(client, "/"), 200)
+            found = self.cp.wait_samples(n + 1, where=lambda s: s["tags"].get("host") == f"timed.test:{origin.port}")
+            self.assertEqual(sorted(s["metric"] for s in found), metrics)
 
     def test_what_arrives_at_the_origin_is_what_the_client_said(self):
         origin = self.http_origin()
