@@ -364,6 +364,7 @@ static const struct point limits[] = {
     WORKERS("connections", limit_connections),
     WORKERS("connections_per_client", limit_connections_per_client),
     WORKERS("tunnels", limit_tunnels),
+    WORKERS("tunnel_pipes", limit_tunnel_pipes),
     WORKERS("headers", limit_headers),
     WORKERS("buffered_total", limit_buffered_total),
     WORKERS("dns_queue", limit_dns_queue),

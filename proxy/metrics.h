@@ -172,6 +172,7 @@ struct histogram { /* upper bounds are the exposition's; the last bucket is +Inf
     X(limit_connections) \
     X(limit_connections_per_client) \
     X(limit_tunnels) \
+    X(limit_tunnel_pipes) \
     X(limit_headers) \
     X(limit_buffered_total) \
     X(limit_dns_queue) \

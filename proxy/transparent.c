@@ -205,6 +205,7 @@ void transparent_decide(struct downstream *d, bool waited_long_enough)
                 go_opaque(d);
             return;
         case IO_ERROR:
+            COUNT(d->c.w->c.client_errors_aborted);
             downstream_close(d);
             return;
         }

@@ -2,7 +2,8 @@
  * tunnel_way.h - one direction of a tunnel.
  *
  * Bytes are copied through buffer blocks; after two full reads in a row they go by
- * splice(2), while one of the worker's pipes is free.  An idle direction holds neither.
+ * splice(2), while one of the worker's pipes is free, and by copying while none is.  An idle
+ * direction holds neither.
  */
 #ifndef PROXY_TUNNEL_WAY_H
 #define PROXY_TUNNEL_WAY_H
@@ -23,6 +24,7 @@ struct tunnel_way {
     struct tunnel_pipe *pipe; /* NULL: copying */
     uint8_t full_reads;       /* in a row */
     bool looking;             /* its first bytes are looked at: pass them on one read at a time */
+    bool pipeless;            /* it wanted one and there was none: counted */
     bool eof;                 /* the source has ended */
     bool shut;                /* and the sink has been told */
 };

@@ -334,6 +334,14 @@ class TransparentTest(Case):
         origin.wait_ended()
         self.assertEqual(origin.received(), hello[:50])
 
+    def test_a_client_that_resets_before_it_is_clear_what_it_speaks_is_counted(self):
+        aborted = self.delta("client_errors_total", reason="aborted")
+        client = self.reach(V4, TLS)
+        client.send(client_hello("pay.test")[:50])
+        time.sleep(0.1)
+        client.reset()
+        wait_until(lambda: aborted() == 1, 5, "the client that left")
+
     # -- anything else ---------------------------------------------------------------
 
     def test_anything_else_is_routed_by_address_and_relayed(self):

@@ -1269,6 +1269,31 @@ class SoakTest(Case):
         print(f"soak: {sum(end.got_bytes for end in ends) >> 20} of {megabytes} MiB in both directions, hashed, in {took:.0f} s",
               file=sys.stderr, flush=True)
 
+    def test_a_direction_that_finds_no_pipe_is_copied_and_counted(self):
+        tunnels, size = 70, 3_000_000  # of one worker, which has 64
+        px = self.proxy({"workers": 1}, self.control({"b": "closed"}))
+        go = threading.Event()
+        got = {}
+
+        def script(conn):
+            conn.keep_received = False
+            conn.wait(go, 60)
+            got[conn.index] = 0
+            while data := conn.sock.recv(1 << 16):
+                got[conn.index] += len(data)
+
+        origin = self.origin(script, rcvbuf=4096)
+        clients = [tunnel(self.client(px), origin.authority) for _ in range(tunnels)]
+        senders = [threading.Thread(target=lambda c=c: (c.send(b"\x01" * size), c.half_close()), daemon=True) for c in clients]
+        for t in senders:
+            t.start()
+        px.wait_metric(lambda n: n > 0, "limit_rejections_total", limit="tunnel_pipes", timeout=20)
+        self.assertLessEqual(px.metric("limit_rejections_total", limit="tunnel_pipes"), tunnels)
+        go.set()
+        for t in senders:
+            t.join(60)
+        wait_until(lambda: sorted(got.values()) == [size] * tunnels, 30, lambda: f"all bytes, {got}")
+
     def test_bytes_are_the_same_through_splice_and_through_copying(self):
         megabytes = int(os.environ.get("TRIPSWITCH_TEST_SOAK_MB", 240 // build_cost()))
         tunnels = 80  # both directions of each: more than there are pipes
