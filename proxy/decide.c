@@ -248,7 +248,7 @@ static void ask_gate(struct exchange *ex, struct slice method, const uint32_t *i
         return;
     ex->breaker = count > 0 ? ids[ex->gate.breaker] : 0;
     count_doubt(ex);
-    if (ex->verdict == GATE_ALLOW && ex->gate.half_open && !ex->no_place)
+    if (gate_allows(ex->verdict) && ex->gate.half_open && !ex->no_place)
         take_probe(ex, ids, count);
 }
 

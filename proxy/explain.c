@@ -244,13 +244,15 @@ static void ask(const struct explain_world *w, const struct explain_question *q,
                 struct explanation *e)
 {
     struct gate_result luckiest = ask_gate(w, q, e, 0), unluckiest = ask_gate(w, q, e, UINT32_MAX);
-    const struct explained_breaker *by = &e->breakers[luckiest.breaker];
     bool allowed = gate_allows(luckiest.verdict);
+    bool by_chance = allowed != gate_allows(unluckiest.verdict);
+    const struct explained_breaker *by =
+        &e->breakers[by_chance ? unluckiest.breaker : luckiest.breaker];
     if (!luckiest.bypassed && (luckiest.verdict != GATE_ALLOW || luckiest.half_open))
         e->decided_by = e->unresolved ? GATE_UNRESOLVED_NAME : by->name;
-    if (luckiest.verdict == GATE_ALLOW && luckiest.half_open && e->route->mode == MODE_ENFORCE)
+    if (allowed && luckiest.half_open && e->route->mode == MODE_ENFORCE)
         find_bounds(e);
-    if (allowed == gate_allows(unluckiest.verdict)) {
+    if (!by_chance) {
         conclude(e, allowed ? EXPLAIN_ALLOWED : EXPLAIN_REJECTED, allowed,
                  verdict_why(e, &luckiest));
     } else {

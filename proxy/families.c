@@ -136,7 +136,7 @@ static double get_fail_open(const struct scrape *s)
 {
     if (s->snap == NULL || s->snap->cfg->fail_mode != FAIL_OPEN)
         return 0;
-    return !flag(s, STATE_SYNCED) || flag(s, STATE_STALE) ||
+    return !flag(s, STATE_SYNCED) || flag(s, STATE_STALE) || s->sync.awaited_names > 0 ||
            config_breakers_unresolved(s->snap->cfg);
 }
 static double get_streaming(const struct scrape *s)
@@ -182,6 +182,10 @@ static double get_skipped(const struct scrape *s)
 static double get_breakers(const struct scrape *s)
 {
     return s->breakers_known;
+}
+static double get_awaited_names(const struct scrape *s)
+{
+    return (double)s->sync.awaited_names;
 }
 static double get_unknown_names(const struct scrape *s)
 {
@@ -711,6 +715,8 @@ const struct family families[] = {
     { N("breakers"), GAUGE, "Breakers that the control plane has named", ONE(get_breakers) },
     { N("breakers_missing"), GAUGE, "Breakers that routes name and the control plane lacks",
       ONE(get_unknown_names) },
+    { N("breakers_awaited"), GAUGE, "Breakers that routes name since, so that no state came yet",
+      ONE(get_awaited_names) },
 
     { N("breakers_gone_total"), COUNTER,
       "Breakers whose state was forgotten because the control plane has them no more",

@@ -94,6 +94,13 @@ static bool look_at_override(struct look *l, const struct gate_input *in, unsign
     return true;
 }
 
+static void look_at_doubt(struct look *l, unsigned i)
+{
+    if (!l->not_known)
+        l->not_known_at = i;
+    l->not_known = true;
+}
+
 /* The same for what the server says. */
 static bool look_at_state(struct look *l, const struct gate_input *in, unsigned i)
 {
@@ -115,7 +122,10 @@ static bool look_at_state(struct look *l, const struct gate_input *in, unsigned 
         }
         break;
     case BREAKER_UNKNOWN:
-        l->r.unknown_name = true; /* synced, so the server does not have it */
+        if (breaker_is_awaited(v) || in->flags & STATE_AWAITED)
+            look_at_doubt(l, i);
+        else
+            l->r.unknown_name = true; /* synced, so the server does not have it */
         break;
     case BREAKER_CLOSED:
         break;
@@ -126,14 +136,16 @@ static bool look_at_state(struct look *l, const struct gate_input *in, unsigned 
 /* No breaker refuses outright. */
 static struct gate_result conclude(struct look *l, const struct gate_input *in)
 {
-    if (l->not_known) {
-        l->r.doubt = doubt_of(in);
+    bool throttles = l->r.half_open && (in->ineligible || in->draw >= l->lowest);
+    if (l->not_known && (in->fail_closed || !throttles)) {
+        enum gate_doubt doubt = doubt_of(in);
+        l->r.doubt = doubt == DOUBT_NONE ? DOUBT_NEVER_SYNCED : doubt;
         l->r.verdict = in->fail_closed ? GATE_DENY_UNKNOWN : GATE_ALLOW_FAIL_OPEN;
         l->r.breaker = l->not_known_at;
         l->r.all_closed = false;
     } else if (l->r.half_open) {
         l->r.breaker = l->lowest_at;
-        if (in->ineligible || in->draw >= l->lowest) {
+        if (throttles) {
             l->r.verdict = GATE_DENY_HALF_OPEN;
             l->r.bound = in->ineligible ? BOUND_ELIGIBLE : BOUND_ALLOW_RATE;
         }
@@ -159,9 +171,7 @@ struct gate_result gate_check(const struct gate_input *in)
             if (look_at_override(&l, in, i, local))
                 return l.r;
         } else if (!known) {
-            if (!l.not_known)
-                l.not_known_at = i;
-            l.not_known = true;
+            look_at_doubt(&l, i);
         } else if (look_at_state(&l, in, i)) {
             return l.r;
         }

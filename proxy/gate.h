@@ -53,7 +53,7 @@ struct gate_input {
 /* Why state was not known.  The names are label values: "never_synced", ... */
 enum gate_doubt {
     DOUBT_NONE,
-    DOUBT_NEVER_SYNCED, /* no snapshot or poll has come since the start */
+    DOUBT_NEVER_SYNCED, /* no snapshot or poll has come since the start, or since it is used */
     DOUBT_NOT_LOADED,   /* nor has the list that the route selects its breakers from */
     DOUBT_STALE,
     DOUBT_COUNT,

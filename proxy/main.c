@@ -413,6 +413,14 @@ static void await_adoption(const struct proxy *p, uint64_t generation)
             sched_yield();
 }
 
+/* Sync tells which names are awaited before a worker asks for them. */
+static void await_sync(const struct proxy *p, const struct config *cfg)
+{
+    int64_t until_ms = clock_mono_ms() + ADOPTION_WAIT_MS;
+    while (!sync_adopted(p->sync, cfg) && clock_mono_ms() < until_ms)
+        sched_yield();
+}
+
 /* Puts a configuration into effect; what it selects is filled in already. */
 static void adopt(struct runtime *rt, struct config *cfg)
 {
@@ -427,6 +435,7 @@ static void adopt(struct runtime *rt, struct config *cfg)
     struct sync_endpoint endpoint = endpoint_of(p, cfg);
     bool connected = p->control || cfg->control.project_id;
     sync_reconfigure(p->sync, cfg, connected ? &endpoint : NULL);
+    await_sync(p, cfg);
     snapshot_publish(p, next);
     await_adoption(p, next->generation);
 }

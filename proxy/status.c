@@ -373,6 +373,7 @@ static void write_control(struct json *j, const struct proxy *p, const struct co
     json_time(j, "last_event", g->last_event_wall_ms);
     json_u64(j, "reconnects", g->reconnects);
     json_u64(j, "missing_breakers", g->unknown_names);
+    json_u64(j, "awaited_breakers", g->awaited_names);
     json_str(j, "state_source", cfg != NULL ? source_name(cfg->control.state_source) : NULL);
     json_str(j, "states_from", g->polling ? "poll" : "stream");
     json_time(j, "last_poll", g->last_poll_wall_ms);

@@ -177,6 +177,18 @@ bool breakers_store(struct breakers *b, uint32_t id, enum breaker_state state, u
     return true;
 }
 
+void breakers_await(struct breakers *b, uint32_t id, bool awaited)
+{
+    if (!valid(id))
+        return;
+    struct breaker_view v =
+        breaker_unpack(atomic_load_explicit(&b->server[id], memory_order_relaxed));
+    if (v.state != BREAKER_UNKNOWN || v.rate_null == awaited)
+        return;
+    v.rate_null = awaited;
+    atomic_store_explicit(&b->server[id], breaker_pack(v), memory_order_release);
+}
+
 void breakers_watch(struct breakers *b, void (*opened)(void *arg), void *arg)
 {
     b->opened = opened;

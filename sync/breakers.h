@@ -47,6 +47,12 @@ static inline uint64_t breaker_pack(struct breaker_view v)
            (uint64_t)v.rate_null << 35 | (uint64_t)(v.changes & 0xfffffff) << 36;
 }
 uint64_t breaker_rate_from_double(double allow_rate); /* clamps to 0..1; NaN is 0 */
+/* Of an unknown one: nobody could yet say whether the server has it.  It has the bit of the null
+ * rate, which only a half-open breaker needs. */
+static inline bool breaker_is_awaited(struct breaker_view v)
+{
+    return v.state == BREAKER_UNKNOWN && v.rate_null;
+}
 
 /*
  * The local word: what an operator says instead of the server, until a moment of the
@@ -78,6 +84,7 @@ enum {
     STATE_CONNECTED = 1u << 2, /* the stream stands now; clear while states come from polls */
     STATE_BYPASS = 1u << 3,    /* main: gate nothing */
     STATE_OVERRIDES = 1u << 4, /* main: some local word is not 0 */
+    STATE_AWAITED = 1u << 5,   /* every unknown breaker is awaited: names of hosts were not asked */
 };
 
 struct breakers; /* opaque, one per process */
@@ -101,6 +108,8 @@ int64_t breakers_changed_ms(const struct breakers *b, uint32_t id); /* wall cloc
 /* Sync thread only. True if state or rate differ from before. */
 bool breakers_store(struct breakers *b, uint32_t id, enum breaker_state state, uint64_t rate,
                     bool rate_null, int64_t wall_ms);
+/* Sync thread only.  Nothing happens to one whose state is known. */
+void breakers_await(struct breakers *b, uint32_t id, bool awaited);
 /* How often the server moved a breaker into a state, and when last (wall clock; 0: never).
  * Kept for the first BREAKERS_TRACKED ids; all further ones share the last slot. */
 #define BREAKERS_TRACKED 201

@@ -22,16 +22,22 @@ struct known {
     uint32_t *used; /* owned */
     size_t used_count;
     bool templated;
+    bool unresolved;
     int64_t state_max_age_ms;
     bool server_logs;
 
     bool connected;
-    bool trusted; /* this connection's snapshot is complete */
+    bool trusted; /* this connection has named all used breakers, or its snapshot is whole */
+    bool whole;   /* what this connection's snapshot lacks the server lacks */
     bool synced;  /* one was, at some time */
     bool stale;
     bool poll_ok;      /* the last poll went well, and polls are still made */
     bool must_compare; /* this connection's snapshot with what was known before it */
     bool wants_list;
+    bool polling; /* the stream is not what counts, even if it stands */
+    bool wants_poll;
+    bool hosts_awaited; /* names of hosts are used, and nobody was asked about them */
+    bool hosts_in_poll;
     int64_t polled_ms;    /* the last poll that went well */
     int64_t connected_ms; /* valid while connected */
     int64_t event_ms;     /* last event of this connection, or its start */
@@ -39,11 +45,14 @@ struct known {
     size_t pending;       /* used names not seen on this connection */
     uint64_t cached;
     uint64_t missing;
+    uint64_t awaited;
     uint64_t warned; /* what the last warning about missing names listed */
     uint8_t is_used[BREAKERS_CAPACITY / 8];
     uint8_t is_seen[BREAKERS_CAPACITY / 8];   /* on this connection */
     uint8_t is_heard[BREAKERS_CAPACITY / 8];  /* since the list was asked for */
     uint8_t is_listed[BREAKERS_CAPACITY / 8]; /* in the last list */
+    uint8_t in_poll[BREAKERS_CAPACITY / 8];   /* the last poll to begin asks for it */
+    uint8_t in_list[BREAKERS_CAPACITY / 8];   /* used when the list was asked for */
 
     int64_t lines_ms; /* start of the second that `lines` counts */
     unsigned lines;
@@ -97,6 +106,11 @@ static enum breaker_state state_of(const struct known *k, uint32_t id)
     return breaker_unpack(breakers_load(k->breakers, id)).state;
 }
 
+static bool is_awaited(const struct known *k, uint32_t id)
+{
+    return breaker_is_awaited(breaker_unpack(breakers_load(k->breakers, id)));
+}
+
 /* One warning per set of missing names; another set warns again. */
 static void warn_missing(struct known *k, const uint32_t *ids, size_t n)
 {
@@ -127,13 +141,15 @@ static void warn_missing(struct known *k, const uint32_t *ids, size_t n)
 
 static void look_for_missing(struct known *k)
 {
-    k->missing = 0;
+    k->missing = k->awaited = 0;
     if (!k->synced)
         return;
     uint32_t *ids = xcalloc(k->used_count + 1, sizeof(*ids));
     size_t n = 0;
     for (size_t i = 0; i < k->used_count; i++) {
-        if (state_of(k, k->used[i]) == BREAKER_UNKNOWN)
+        if (is_awaited(k, k->used[i]))
+            k->awaited++;
+        else if (state_of(k, k->used[i]) == BREAKER_UNKNOWN)
             ids[n++] = k->used[i];
     }
     k->missing = n;
@@ -148,6 +164,61 @@ static void count_pending(struct known *k)
         k->pending += !has_bit(k->is_seen, k->used[i]);
 }
 
+/* -- names that nobody has been asked about ---------------------------------------------- */
+
+static void set_hosts_awaited(struct known *k, bool awaited)
+{
+    unsigned flag = awaited && k->synced ? STATE_AWAITED : 0;
+    k->hosts_awaited = awaited;
+    if ((breakers_flags(k->breakers) & STATE_AWAITED) != flag)
+        breakers_set_flags(k->breakers, flag, STATE_AWAITED & ~flag);
+}
+
+static void await_all(struct known *k, bool awaited)
+{
+    for (size_t i = 0; i < k->used_count; i++)
+        breakers_await(k->breakers, k->used[i], awaited);
+    k->wants_poll = awaited;
+    set_hosts_awaited(k, awaited && k->templated);
+}
+
+/* Routes use names that they did not.  The stream would have told. */
+static void await_joined(struct known *k, const uint8_t *was_used, bool was_templated)
+{
+    if (k->connected && k->whole && !k->polling)
+        return;
+    for (size_t i = 0; i < k->used_count; i++) {
+        if (has_bit(was_used, k->used[i]) || state_of(k, k->used[i]) != BREAKER_UNKNOWN)
+            continue;
+        breakers_await(k->breakers, k->used[i], true);
+        k->wants_poll = true;
+    }
+    if (k->templated && !was_templated) {
+        set_hosts_awaited(k, true);
+        k->wants_poll = true;
+    }
+}
+
+/* Routes use some no more. */
+static void forget_left(struct known *k, const uint32_t *former, size_t count)
+{
+    for (size_t i = 0; i < count; i++)
+        if (!has_bit(k->is_used, former[i]))
+            breakers_await(k->breakers, former[i], false);
+    if (!k->templated)
+        set_hosts_awaited(k, false);
+}
+
+/* Those in the set have been asked about: the server has them, or lacks them. */
+static void settle(struct known *k, const uint8_t *set)
+{
+    for (size_t i = 0; i < k->used_count; i++)
+        if (has_bit(set, k->used[i]))
+            breakers_await(k->breakers, k->used[i], false);
+}
+
+/* -- snapshots --------------------------------------------------------------------------- */
+
 /* What the slots say is the state of now. */
 static void refresh(struct known *k)
 {
@@ -155,6 +226,7 @@ static void refresh(struct known *k)
         log_event(LOG_INFO, "sync", "state.fresh", "breaker states are up to date again", NULL);
     k->synced = true;
     k->stale = false;
+    set_hosts_awaited(k, k->hosts_awaited);
     breakers_set_flags(k->breakers, STATE_SYNCED, STATE_STALE);
     look_for_missing(k);
 }
@@ -168,19 +240,35 @@ static void trust(struct known *k)
 }
 
 /* Every name the routes use has been seen; without any fixed name there is nothing to
- * wait for, and with templated ones no list to go by. */
+ * wait for, and with names yet to come no list to go by. */
 static void trust_if_complete(struct known *k)
 {
-    if (k->connected && k->pending == 0 && !k->templated)
+    if (k->connected && k->pending == 0 && !k->templated && !k->unresolved)
         trust(k);
+}
+
+static void snapshot_ended(struct known *k)
+{
+    if (k->whole)
+        return;
+    k->whole = true;
+    if (!k->polling)
+        await_all(k, false);
+    trust(k);
+    look_for_missing(k);
 }
 
 void known_configure(struct known *k, const struct known_options *options, int64_t now_ms)
 {
-    free(k->used);
+    uint32_t *former = k->used;
+    size_t former_count = k->used_count;
+    bool was_templated = k->templated;
+    uint8_t was_used[sizeof(k->is_used)];
+    memcpy(was_used, k->is_used, sizeof(was_used));
     k->used = xcalloc(options->used_count + 1, sizeof(*k->used));
     k->used_count = options->used_count;
     k->templated = options->templated;
+    k->unresolved = options->unresolved;
     k->state_max_age_ms = options->state_max_age_ms;
     k->server_logs = options->server_logs;
     memset(k->is_used, 0, sizeof(k->is_used));
@@ -188,6 +276,9 @@ void known_configure(struct known *k, const struct known_options *options, int64
         k->used[i] = options->used[i];
         set_bit(k->is_used, options->used[i]);
     }
+    forget_left(k, former, former_count);
+    free(former);
+    await_joined(k, was_used, was_templated);
     count_pending(k);
     trust_if_complete(k);
     look_for_missing(k);
@@ -207,15 +298,19 @@ void known_forget(struct known *k, int64_t wall_ms)
     k->wants_list = false;
     k->synced = false;
     k->trusted = false;
+    k->whole = false;
+    k->polling = false;
     k->stale = false;
     k->cached = 0;
     k->missing = 0;
     k->warned = 0;
+    await_all(k, true);
 }
 
 void known_connected(struct known *k, int64_t now_ms)
 {
     k->connected = true;
+    k->whole = false;
     k->connected_ms = now_ms;
     k->event_ms = now_ms;
     k->must_compare = k->cached > 0;
@@ -235,6 +330,7 @@ void known_lost(struct known *k, int64_t now_ms)
     k->connected = false;
     k->must_compare = false;
     k->trusted = false;
+    k->whole = false;
     breakers_set_flags(k->breakers, 0, STATE_CONNECTED);
     known_tick(k, now_ms);
 }
@@ -377,7 +473,7 @@ void known_too_long(struct known *k, int64_t now_ms)
 void known_comment(struct known *k)
 {
     if (k->connected)
-        trust(k);
+        snapshot_ended(k);
 }
 
 /* -- polls ---------------------------------------------------------------------------- */
@@ -401,6 +497,9 @@ void known_poll_ended(struct known *k, bool ok, int64_t now_ms)
     k->poll_ok = ok;
     if (ok) {
         k->polled_ms = now_ms;
+        settle(k, k->in_poll);
+        if (k->hosts_in_poll)
+            set_hosts_awaited(k, false);
         refresh(k);
     }
     known_tick(k, now_ms);
@@ -409,7 +508,33 @@ void known_poll_ended(struct known *k, bool ok, int64_t now_ms)
 void known_poll_stopped(struct known *k, int64_t now_ms)
 {
     k->poll_ok = false;
+    k->polling = false;
+    if (k->connected && k->whole) {
+        await_all(k, false);
+        look_for_missing(k);
+    }
     known_tick(k, now_ms);
+}
+
+void known_poll_begun(struct known *k, const struct catalog *list)
+{
+    memset(k->in_poll, 0, sizeof(k->in_poll));
+    for (size_t i = 0; i < list->count; i++) {
+        const char *name = list->items[i].name;
+        uint32_t id = breakers_find(k->breakers, name, strlen(name));
+        if (id != 0 && (k->templated || has_bit(k->is_used, id)))
+            set_bit(k->in_poll, id);
+    }
+    for (size_t i = 0; i < k->used_count && !k->wants_list; i++)
+        k->wants_list = is_awaited(k, k->used[i]) && !has_bit(k->in_poll, k->used[i]);
+    k->polling = true;
+    k->wants_poll = false;
+    k->hosts_in_poll = k->templated;
+}
+
+bool known_wants_poll(const struct known *k)
+{
+    return k->wants_poll;
 }
 
 bool known_polls(const struct known *k, const char *name)
@@ -423,6 +548,7 @@ bool known_polls(const struct known *k, const char *name)
 void known_list_asked(struct known *k)
 {
     memset(k->is_heard, 0, sizeof(k->is_heard));
+    memcpy(k->in_list, k->is_used, sizeof(k->in_list));
 }
 
 static void take_back(struct known *k, uint32_t id, int64_t now_ms, int64_t wall_ms)
@@ -440,10 +566,23 @@ static void take_back(struct known *k, uint32_t id, int64_t now_ms, int64_t wall
     k->pending += has_bit(k->is_used, id);
 }
 
+/* A list that was asked for since then lacks them, or the next poll will tell. */
+static void look_at_awaited(struct known *k)
+{
+    for (size_t i = 0; i < k->used_count; i++) {
+        uint32_t id = k->used[i];
+        if (!is_awaited(k, id))
+            continue;
+        if (has_bit(k->is_listed, id))
+            k->wants_poll = true;
+        else if (has_bit(k->in_list, id))
+            breakers_await(k->breakers, id, false);
+    }
+}
+
 void known_listed(struct known *k, const struct catalog *list, int64_t now_ms, int64_t wall_ms)
 {
     uint8_t *now_listed = xcalloc(sizeof(k->is_listed), 1);
-    uint64_t before = k->cached;
     for (size_t i = 0; i < list->count; i++) {
         const char *name = list->items[i].name;
         uint32_t id = breakers_find(k->breakers, name, strlen(name));
@@ -459,8 +598,8 @@ void known_listed(struct known *k, const struct catalog *list, int64_t now_ms, i
     }
     memcpy(k->is_listed, now_listed, sizeof(k->is_listed));
     free(now_listed);
-    if (k->cached != before)
-        look_for_missing(k);
+    look_at_awaited(k);
+    look_for_missing(k);
 }
 
 bool known_wants_list(struct known *k)
@@ -492,9 +631,9 @@ static int64_t stale_at_ms(const struct known *k)
     return last_ms + k->state_max_age_ms;
 }
 
-static int64_t synced_at_ms(const struct known *k)
+static int64_t whole_at_ms(const struct known *k)
 {
-    if (!k->connected || k->trusted)
+    if (!k->connected || k->whole)
         return INT64_MAX;
     int64_t quiet = k->event_ms + KNOWN_QUIET_MS;
     int64_t settled = k->connected_ms + KNOWN_SETTLE_MS;
@@ -503,8 +642,8 @@ static int64_t synced_at_ms(const struct known *k)
 
 void known_tick(struct known *k, int64_t now_ms)
 {
-    if (now_ms >= synced_at_ms(k))
-        trust(k);
+    if (now_ms >= whole_at_ms(k))
+        snapshot_ended(k);
     if (now_ms >= compare_at_ms(k))
         compare_snapshot(k);
     if (now_ms < stale_at_ms(k))
@@ -523,15 +662,25 @@ void known_tick(struct known *k, int64_t now_ms)
 int64_t known_next_ms(const struct known *k)
 {
     int64_t stale = stale_at_ms(k);
-    int64_t synced = synced_at_ms(k);
+    int64_t whole = whole_at_ms(k);
     int64_t compare = compare_at_ms(k);
-    int64_t next = stale < synced ? stale : synced;
+    int64_t next = stale < whole ? stale : whole;
     return next < compare ? next : compare;
 }
 
 bool known_trusted(const struct known *k)
 {
     return k->trusted;
+}
+
+bool known_unresolved(const struct known *k)
+{
+    return k->unresolved;
+}
+
+uint64_t known_awaited(const struct known *k)
+{
+    return k->awaited;
 }
 
 uint64_t known_cached(const struct known *k)

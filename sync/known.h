@@ -2,7 +2,9 @@
  * known.h - how far the breaker table can be trusted (DESIGN "Known state").
  *
  * Turns the stream's events and polled states into slots and flags: synced, connected,
- * stale; tells which names the routes use and the server lacks.  The protocol has no
+ * stale; tells which names the routes use and the server lacks, and which are awaited: no
+ * whole snapshot, and neither poll nor list that was begun since routes use them, could say.
+ * The protocol has no
  * removal message: a breaker is gone once the metadata list lacks it, see known_listed().
  * Pure but for log lines.
  */
@@ -25,6 +27,7 @@ struct known_options {
     const uint32_t *used; /* interned names, without duplicates */
     size_t used_count;
     bool templated;           /* some route has a "{host}" breaker: its names cannot be listed */
+    bool unresolved;          /* some route's breakers have yet to be selected by metadata */
     int64_t state_max_age_ms; /* OFF: never stale; 0: at once */
     bool server_logs;         /* the embedded one: it has a line for each transition, with causes */
 };
@@ -59,6 +62,8 @@ void known_polled(struct known *k, enum state_event_result r, const struct state
 void known_poll_ended(struct known *k, bool ok, int64_t now_ms);
 void known_poll_stopped(struct known *k, int64_t now_ms);  /* polls are no source any more */
 bool known_polls(const struct known *k, const char *name); /* routes use it, or may */
+void known_poll_begun(struct known *k, const struct catalog *list); /* for those of the list */
+bool known_wants_poll(const struct known *k); /* a name is awaited: until a poll begins */
 
 /*
  * The metadata list: asked for, and come.  A breaker returns to unknown when it is not in the
@@ -67,14 +72,17 @@ bool known_polls(const struct known *k, const char *name); /* routes use it, or 
  */
 void known_list_asked(struct known *k);
 void known_listed(struct known *k, const struct catalog *list, int64_t now_ms, int64_t wall_ms);
-/* Once after a reconnection whose snapshot lacks a breaker that was known: look at the list. */
+/* Once after a reconnection whose snapshot lacks a breaker that was known, or a poll by a list
+ * that lacks one which is awaited: look at the list. */
 bool known_wants_list(struct known *k);
 
 void known_tick(struct known *k, int64_t now_ms); /* when known_next_ms() has come */
 int64_t known_next_ms(const struct known *k);     /* INT64_MAX: nothing to wait for */
 
-bool known_trusted(const struct known *k);     /* the standing connection's snapshot is complete */
+bool known_trusted(const struct known *k);     /* the standing connection named all that is used */
+bool known_unresolved(const struct known *k);  /* as configured */
 uint64_t known_cached(const struct known *k);  /* breakers that the server named */
 uint64_t known_missing(const struct known *k); /* used names the server lacks; 0 before sync */
+uint64_t known_awaited(const struct known *k); /* used names that are awaited; 0 before sync */
 
 #endif

@@ -191,9 +191,10 @@ void poller_tick(struct poller *p, struct catalog *list, int64_t now_ms)
         return;
     source_poll_begun(p->source);
     p->list = catalog_ref(list);
+    known_poll_begun(p->known, list);
     choose(p);
     if (p->count == 0)
-        ended(p, ASK_OK, "", now_ms); /* the project has none of them: that is known now */
+        ended(p, ASK_OK, "", now_ms); /* the list has none of them */
     else
         ask_part(p, now_ms);
 }

@@ -31,7 +31,7 @@ void poller_configure(struct poller *p, const struct settings *settings);
 void poller_cancel(struct poller *p); /* a poll under way ends uncounted */
 
 bool poller_done(struct poller *p, CURL *easy, CURLcode rc, int64_t now_ms);
-/* list: of breakers, borrowed; NULL: has not come, polls wait for it. */
+/* list: of breakers, borrowed; NULL: has not come, or what to ask for is not known: polls wait. */
 void poller_tick(struct poller *p, struct catalog *list, int64_t now_ms);
 
 #endif

@@ -124,6 +124,7 @@ static void set_known(struct settings *s, const struct config *cfg, struct break
         .used = u.ids,
         .used_count = u.count,
         .templated = u.templated,
+        .unresolved = config_breakers_unresolved(cfg),
         .state_max_age_ms = cfg->control.state_max_age_ms,
         .server_logs = s->abstract_socket != NULL,
     };

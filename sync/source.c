@@ -15,7 +15,7 @@ void source_configure(struct source *s, const struct source_options *o, int64_t 
     }
     s->configured = true;
     s->polling = o->wanted == SOURCE_POLL;
-    s->asking = false;
+    s->asking = s->poll_ended = false;
     s->without_ms = now_ms;
     schedule_now(&s->poll, now_ms);
 }
@@ -23,7 +23,7 @@ void source_configure(struct source *s, const struct source_options *o, int64_t 
 static void start_polling(struct source *s, int64_t now_ms, double draw)
 {
     s->polling = true;
-    s->asking = false;
+    s->asking = s->poll_ended = false;
     /* a whole fleet may have lost the stream in the same moment */
     schedule_soon(&s->poll, s->options.poll_interval_ms, now_ms, draw);
 }
@@ -61,7 +61,17 @@ void source_poll_ended(struct source *s, enum ask_result r, int64_t asked_ms, in
                        double draw)
 {
     s->asking = false;
+    s->poll_ended = true;
+    s->ended_ms = now_ms;
     schedule_after(&s->poll, r, s->options.poll_interval_ms, asked_ms, now_ms, draw);
+}
+
+void source_hurry(struct source *s)
+{
+    int64_t at_ms = s->ended_ms + SOURCE_HURRIED_MS;
+
+    if (s->poll_ended && !s->asking && s->poll.failures == 0 && s->poll.at_ms > at_ms)
+        s->poll.at_ms = at_ms;
 }
 
 int64_t source_poll_ms(const struct source *s)

@@ -16,6 +16,7 @@
 
 #define SOURCE_FAILED_OPENS      3
 #define SOURCE_WITHOUT_STREAM_MS 60000
+#define SOURCE_HURRIED_MS        1000 /* from one poll to the next, however hurried */
 
 enum source_stream {
     SOURCE_STREAM_GONE, /* does not stand: being opened, or waiting for the next attempt */
@@ -38,6 +39,8 @@ struct source {
     unsigned failed_opens;     /* likewise */
     int64_t without_ms;        /* since when the stream does not deliver; valid while it does not */
     struct schedule poll;      /* valid while polling */
+    int64_t ended_ms;          /* when the last poll ended; valid with poll_ended */
+    bool poll_ended;           /* one has since polling began */
 };
 
 void source_configure(struct source *s, const struct source_options *o, int64_t now_ms);
@@ -49,6 +52,10 @@ bool source_poll_due(const struct source *s, int64_t now_ms);
 void source_poll_begun(struct source *s);
 void source_poll_ended(struct source *s, enum ask_result r, int64_t asked_ms, int64_t now_ms,
                        double draw);
+
+/* The next poll shall not wait for its interval.  One that is under way, or tried again after a
+ * failure, or the first, is not brought forward. */
+void source_hurry(struct source *s);
 
 /* When the next poll is due, or source_look() may change its mind without news of the stream;
  * INT64_MAX: neither. */

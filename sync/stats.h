@@ -21,6 +21,7 @@ struct stats {
     _Atomic int64_t last_flush_wall_ms;
     _Atomic uint64_t cached_breakers;
     _Atomic uint64_t unknown_names;
+    _Atomic uint64_t awaited_names;
     _Atomic bool polling;
     _Atomic int64_t last_poll_wall_ms;
     _Atomic int64_t last_metadata_wall_ms;

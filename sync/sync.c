@@ -194,8 +194,15 @@ static void publish(struct sync *s)
     atomic_store_explicit(&st->in_flight, reporter_in_flight(s->reporter), memory_order_relaxed);
     atomic_store_explicit(&st->cached_breakers, known_cached(s->known), memory_order_relaxed);
     atomic_store_explicit(&st->unknown_names, known_missing(s->known), memory_order_relaxed);
+    atomic_store_explicit(&st->awaited_names, known_awaited(s->known), memory_order_relaxed);
     atomic_store_explicit(&st->polling, s->source.polling, memory_order_relaxed);
     publish_lists(s);
+}
+
+/* What polls go by; NULL: they wait. */
+static struct catalog *poll_list(const struct sync *s)
+{
+    return known_unresolved(s->known) ? NULL : metadata_get(s->metadata, METADATA_BREAKERS);
 }
 
 static int64_t sooner(int64_t a, int64_t b)
@@ -208,7 +215,7 @@ static int64_t next_ms(const struct sync *s)
     int64_t next = sooner(stream_next_ms(s->stream), known_next_ms(s->known));
     if (s->settings->enabled && !s->flushing) {
         next = sooner(next, sooner(metadata_next_ms(s->metadata), source_look_ms(&s->source)));
-        if (metadata_get(s->metadata, METADATA_BREAKERS)) /* polls wait for it */
+        if (poll_list(s))
             next = sooner(next, source_poll_ms(&s->source));
     }
     if (s->settings->enabled)
@@ -226,7 +233,7 @@ static void sleep_until(struct sync *s, int64_t until_ms)
     curl_multi_poll(s->multi, NULL, 0, (int)sooner(ms, SLEEP_MS), NULL);
 }
 
-/* Stream or polls, and the lists that these and the routes need. */
+/* Stream or polls. */
 static void look_at_source(struct sync *s, int64_t now_ms)
 {
     bool polling = s->source.polling;
@@ -244,6 +251,13 @@ static void look_at_source(struct sync *s, int64_t now_ms)
     if (s->polled && !s->source.polling)
         known_poll_stopped(s->known, now_ms);
     s->polled = s->source.polling;
+    if (known_wants_poll(s->known))
+        source_hurry(&s->source);
+}
+
+/* The lists that polls and the routes need. */
+static void want_lists(struct sync *s, int64_t now_ms)
+{
     if (known_wants_list(s->known))
         metadata_want_once(s->metadata, METADATA_BREAKERS, now_ms);
     metadata_want(s->metadata, METADATA_BREAKERS,
@@ -258,8 +272,9 @@ static void read_states(struct sync *s, int64_t now_ms)
     if (s->flushing || !s->settings->enabled)
         return;
     look_at_source(s, now_ms);
+    poller_tick(s->poller, poll_list(s), now_ms);
+    want_lists(s, now_ms);
     metadata_tick(s->metadata, now_ms);
-    poller_tick(s->poller, metadata_get(s->metadata, METADATA_BREAKERS), now_ms);
 }
 
 static void turn(struct sync *s)
@@ -502,6 +517,7 @@ void sync_gauges(const struct sync *s, struct sync_gauges *out)
         .flush_failures = failures(s),
         .cached_breakers = atomic_load_explicit(&st->cached_breakers, memory_order_relaxed),
         .unknown_names = atomic_load_explicit(&st->unknown_names, memory_order_relaxed),
+        .awaited_names = atomic_load_explicit(&st->awaited_names, memory_order_relaxed),
         .polling = atomic_load_explicit(&st->polling, memory_order_relaxed),
         .last_poll_wall_ms = atomic_load_explicit(&st->last_poll_wall_ms, memory_order_relaxed),
         .last_metadata_wall_ms =

@@ -129,6 +129,7 @@ struct sync_gauges {
     uint64_t flush_failures;       /* attempts that did not end in 2xx */
     uint64_t cached_breakers;      /* named by the server */
     uint64_t unknown_names;        /* names that routes use and the server lacks */
+    uint64_t awaited_names;        /* used since the last snapshot or poll, so nobody could say */
     bool polling;                  /* states come from polls now, not from the stream */
     int64_t last_poll_wall_ms;     /* last whole poll; 0: never */
     int64_t last_metadata_wall_ms; /* when a list was last confirmed; 0: never */

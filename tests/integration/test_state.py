@@ -185,6 +185,29 @@ class SelectionTest(SelectionCase):
         self.assertEqual(proxy.breaker_state("x"), "open")
 
 
+class SnapshotTest(SelectionCase):
+    def test_a_snapshot_that_is_still_coming_is_awaited_for_what_metadata_selects_too(self):
+        control, origin = self.control({f"b{i:02}": "closed" for i in range(40)}), self.http_origin()
+        control.breakers["last"] = ("open", None)
+        control.metadata = {"last": EU["metadata"]}
+        control.stream_mode = "one-by-one"
+        for breakers in (EU, ["last"]):
+            route = {"name": "all", "breakers": breakers, "fail_mode": "closed"}
+            control.list_fault = 503  # the list comes second
+            proxy = self.proxy(config(route, startup_sync_timeout="100ms"), control, warnings=True)
+            client = self.client(proxy)
+            control.list_fault = None
+
+            def refused():
+                response = client.get(origin.url + "/")
+                self.assert_self_made(response, 503, "destination_unavailable", str(breakers))
+                return response.get("x-tripswitch-state")
+
+            wait_until(lambda: refused() == "open", 15, "the last breaker to come")
+            self.assertNotIn("breakers.unknown", proxy.stderr())
+            proxy.stop()
+
+
 class NotLoadedTest(SelectionCase):
     FAULTS = ("hole", "close", 500, 401, "garbage", "huge")
 
@@ -397,6 +420,89 @@ class PollTest(SelectionCase):
                     self.proxy({"control": options}, control, warnings=True)
                 self.assertEqual(caught.exception.code, 69)
                 self.assertIn("sync.required", caught.exception.stderr)
+
+    def test_states_that_lists_and_polls_have_yet_to_bring_are_required_too(self):
+        control = self.plane()
+        control.poll_fault = 500
+        with self.assertRaises(StartError) as caught:
+            self.proxy(config(state_source="poll", require_sync=True, startup_sync_timeout="1s"), control, warnings=True)
+        self.assertEqual(caught.exception.code, 69)
+        self.assertGreaterEqual(len(control.polls), 1, "the list has come, so what it selects was asked for")
+
+    def assert_never_unknown(self, proxy):
+        """No name was taken for one that the control plane lacks."""
+        proxy.expect_metric(0, "requests_without_state_total", reason="unknown_name")
+        self.assertEqual(proxy.warning_lines(), [])
+
+    def test_what_metadata_selects_at_the_start_is_polled_before_anything_passes(self):
+        control, origin = self.plane(), self.http_origin()
+        control.set("eu-2", "open")
+        proxy = self.proxy(config({**SELECTED, "fail_mode": "closed"}, state_source="poll", poll_interval="30s"), control)
+        response = self.get(origin.url + "/")
+        self.assert_self_made(response, 503, "destination_unavailable")
+        self.assertEqual(response.get("x-tripswitch-state"), "open")
+        self.assertEqual(len(control.polls), 1)
+        self.assert_never_unknown(proxy)
+
+    def test_what_a_changed_list_adds_is_polled_at_once_and_not_known_until_then(self):
+        control, origin = self.plane(), self.http_origin()
+        proxy = self.proxy(config({**SELECTED, "fail_mode": "closed"}, state_source="poll", poll_interval="30s"), control,
+                           warnings=["poll: HTTP 500"])
+        client = self.client(proxy)
+        self.assert_relayed(client.get(origin.url + "/"), 200)
+        control.poll_fault = 500
+        control.metadata["us-1"] = EU["metadata"]
+        wait_until(lambda: client.get(origin.url + "/").get("x-tripswitch-state") == "unknown", 10, "us-1 to be awaited")
+        proxy.expect_metric(1, "breakers_awaited")
+        self.assertEqual(proxy.status()["control"]["awaited_breakers"], 1)
+        self.assertTrue(proxy.status()["control"]["synced"])
+        proxy.wait_metric(lambda v: v >= 1, "requests_without_state_total", reason="never_synced")
+        control.poll_fault = None
+        wait_until(lambda: client.get(origin.url + "/").get("x-tripswitch-state") == "open", 25, "us-1 to be polled")
+        proxy.expect_metric(0, "breakers_awaited")
+        proxy.expect_metric(0, "requests_without_state_total", reason="unknown_name")
+
+    def test_what_a_reload_names_is_polled_at_once_even_if_the_list_is_older(self):
+        control, origin = self.control({"a": "closed"}), self.http_origin()
+        route = {"name": "all", "breakers": ["a"], "fail_mode": "closed"}
+        proxy = self.proxy(config(route, state_source="poll", poll_interval="30s", metadata_interval="30s"), control,
+                           warnings=True)
+        client = self.client(proxy)
+        self.assert_relayed(client.get(origin.url + "/"), 200)
+        control.breakers["b"] = ("open", None)
+        for names in (["b"], ["a", "b"]):
+            proxy.write_config(merge(proxy.config, {"routes": [{**route, "breakers": names}]}))
+            proxy.reload()
+
+            def refused():
+                response = client.get(origin.url + "/")
+                self.assert_self_made(response, 503, "destination_unavailable")
+                return response.get("x-tripswitch-state")
+
+            wait_until(lambda: refused() == "open", 10, "b to be polled")
+        self.assert_never_unknown(proxy)
+        proxy.write_config(merge(proxy.config, {"routes": [{**route, "breakers": ["ghost"]}]}))
+        proxy.reload()
+        wait_until(lambda: client.get(origin.url + "/").status == 200, 10, "nobody to have it")
+        proxy.expect_metric(1, "breakers_missing")
+
+    def test_hosts_are_polled_before_they_pass_once_a_reload_names_them(self):
+        control, origin = self.control({"a": "closed"}), self.http_origin()
+        control.breakers[origin.authority] = ("open", None)
+        route = {"name": "all", "breakers": ["a"], "fail_mode": "closed"}
+        proxy = self.proxy(config(route, state_source="poll", poll_interval="30s"), control)
+        self.assert_relayed(self.get(origin.url + "/"), 200)
+        proxy.write_config(merge(proxy.config, {"routes": [{**route, "breakers": ["{host}"]}]}))
+        proxy.reload()
+        client = self.client(proxy)
+
+        def refused():
+            response = client.get(origin.url + "/")
+            self.assert_self_made(response, 503, "destination_unavailable")
+            return response.get("x-tripswitch-state")
+
+        wait_until(lambda: refused() == "open", 10, "the host to be polled")
+        self.assert_never_unknown(proxy)
 
     def test_a_reload_switches_between_stream_and_polls(self):
         control = self.control({"b": "closed"})

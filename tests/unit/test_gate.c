@@ -24,7 +24,7 @@ static uint64_t word(enum breaker_state state, uint64_t rate, bool rate_null)
         .state = state, .rate = rate, .rate_null = rate_null, .changes = 12345 });
 }
 
-/* "c o u n 50000000": closed, open, unknown, null rate, or half-open with n / 2^32 in hex. */
+/* Closed, open, unknown, awaited, null rate, or half-open with n / 2^32 in hex. */
 static unsigned words_of(const char *text, uint64_t words[16])
 {
     unsigned count = 0;
@@ -39,6 +39,8 @@ static unsigned words_of(const char *text, uint64_t words[16])
             words[count++] = word(BREAKER_OPEN, 0, false);
         else if (strcmp(t, "unknown") == 0)
             words[count++] = 0;
+        else if (strcmp(t, "awaited") == 0)
+            words[count++] = word(BREAKER_UNKNOWN, 0, true);
         else if (strcmp(t, "null") == 0)
             words[count++] = word(BREAKER_HALF_OPEN, 0, true);
         else
@@ -227,6 +229,13 @@ static void state_that_is_not_known_follows_the_fail_mode(void **state)
         /* synced: a name that the server lacks is allowed in both modes */
         { "unknown", STATE_SYNCED, UINT32_MAX, GATE_ALLOW, GATE_ALLOW, 0 },
         { "unknown closed", SYNCED, 0, GATE_ALLOW, GATE_ALLOW, 0 },
+        /* a name that nobody was asked about is as good as never synced; the others count */
+        { "awaited", SYNCED, 0, GATE_ALLOW_FAIL_OPEN, GATE_DENY_UNKNOWN, 0 },
+        { "closed awaited unknown", SYNCED, 0, GATE_ALLOW_FAIL_OPEN, GATE_DENY_UNKNOWN, 1 },
+        { "awaited open", SYNCED, 0, GATE_DENY_OPEN, GATE_DENY_OPEN, 1 },
+        { "awaited 80000000", SYNCED, 0x7fffffff, GATE_ALLOW_FAIL_OPEN, GATE_DENY_UNKNOWN, 0 },
+        { "unknown", SYNCED | STATE_AWAITED, 0, GATE_ALLOW_FAIL_OPEN, GATE_DENY_UNKNOWN, 0 },
+        { "closed", SYNCED | STATE_AWAITED, 0, GATE_ALLOW, GATE_ALLOW, 0 },
         /* lost for less than state_max_age: the last state holds */
         { "open", STATE_SYNCED, 0, GATE_DENY_OPEN, GATE_DENY_OPEN, 0 },
         /* stale: nothing that was known counts any more */
@@ -276,20 +285,29 @@ static void the_reason_of_a_doubt_is_told(void **state)
 {
     (void)state;
     static const struct {
+        const char *word;
         unsigned flags;
         enum gate_doubt doubt;
+        bool unknown_name;
     } cases[] = {
-        { 0, DOUBT_NEVER_SYNCED },    { STATE_STALE, DOUBT_NEVER_SYNCED },
-        { STATE_SYNCED, DOUBT_NONE }, { STATE_SYNCED | STATE_STALE, DOUBT_STALE },
-        { SYNCED, DOUBT_NONE },
+        { "closed", 0, DOUBT_NEVER_SYNCED, false },
+        { "closed", STATE_STALE, DOUBT_NEVER_SYNCED, false },
+        { "closed", STATE_SYNCED, DOUBT_NONE, false },
+        { "closed", STATE_SYNCED | STATE_STALE, DOUBT_STALE, false },
+        { "closed", SYNCED, DOUBT_NONE, false },
+        { "unknown", SYNCED, DOUBT_NONE, true },
+        { "unknown", SYNCED | STATE_AWAITED, DOUBT_NEVER_SYNCED, false },
+        { "awaited", SYNCED, DOUBT_NEVER_SYNCED, false },
+        { "awaited", SYNCED | STATE_STALE, DOUBT_STALE, false },
     };
 
     for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
-        uint64_t w = word(BREAKER_CLOSED, BREAKER_RATE_ONE, false);
-        struct gate_result r =
-            gate_check(&(struct gate_input){ .words = &w, .count = 1, .flags = cases[i].flags });
-        if (r.doubt != cases[i].doubt)
-            fail_msg("flags %#x: %s", cases[i].flags, gate_doubt_name(r.doubt));
+        uint64_t words[16];
+        unsigned count = words_of(cases[i].word, words);
+        struct gate_result r = gate_check(
+            &(struct gate_input){ .words = words, .count = count, .flags = cases[i].flags });
+        if (r.doubt != cases[i].doubt || r.unknown_name != cases[i].unknown_name)
+            fail_msg("%s, flags %#x: %s", cases[i].word, cases[i].flags, gate_doubt_name(r.doubt));
     }
 }
 
@@ -346,33 +364,38 @@ static void the_result_tells_what_the_route_looks_like(void **state)
 static void every_combination_agrees_with_the_rules_in_words(void **state)
 {
     (void)state;
-    static const char *const kinds[] = { "closed", "open", "unknown", "null", "80000000" };
+    static const char *const kinds[] = {
+        "closed", "open", "unknown", "awaited", "null", "80000000"
+    };
     static const uint32_t draws[] = { 0, 0x7fffffff, 0x80000000, UINT32_MAX };
 
-    /* Three breakers of five kinds, all flags, both modes, draws around the rate. */
-    for (unsigned n = 0; n < 5 * 5 * 5 * 16 * 2 * 4; n++) {
+    /* Three breakers of six kinds, all flags, both modes, draws around the rate. */
+    for (unsigned n = 0; n < 6 * 6 * 6 * 16 * 2 * 4; n++) {
         unsigned x = n, kind[3];
         uint64_t words[3], lowest = BREAKER_RATE_ONE;
-        bool open = false;
-        for (unsigned i = 0; i < 3; i++, x /= 5) {
-            kind[i] = x % 5;
+        bool open = false, awaited = false;
+        for (unsigned i = 0; i < 3; i++, x /= 6) {
+            kind[i] = x % 6;
             uint64_t one[16];
             words_of(kinds[kind[i]], one);
             words[i] = one[0];
             open |= kind[i] == 1;
-            if (kind[i] >= 3)
-                lowest = kind[i] == 3 || lowest == 0 ? 0 : HALF;
+            awaited |= kind[i] == 3;
+            if (kind[i] >= 4)
+                lowest = kind[i] == 4 || lowest == 0 ? 0 : HALF;
         }
         unsigned flags = x % 16;
         bool fail_closed = x / 16 % 2;
         uint32_t draw = draws[x / 32];
         enum gate_verdict not_known = fail_closed ? GATE_DENY_UNKNOWN : GATE_ALLOW_FAIL_OPEN;
         bool known = (flags & STATE_SYNCED) && !(flags & STATE_STALE);
-        enum gate_verdict want = flags & STATE_BYPASS ? GATE_ALLOW
-                                 : !known             ? not_known
-                                 : open               ? GATE_DENY_OPEN
-                                 : draw >= lowest     ? GATE_DENY_HALF_OPEN
-                                                      : GATE_ALLOW;
+        enum gate_verdict want = flags & STATE_BYPASS     ? GATE_ALLOW
+                                 : !known                 ? not_known
+                                 : open                   ? GATE_DENY_OPEN
+                                 : awaited && fail_closed ? GATE_DENY_UNKNOWN
+                                 : draw >= lowest         ? GATE_DENY_HALF_OPEN
+                                 : awaited                ? GATE_ALLOW_FAIL_OPEN
+                                                          : GATE_ALLOW;
         struct gate_result r = gate_check(&(struct gate_input){
             .words = words, .count = 3, .flags = flags, .fail_closed = fail_closed, .draw = draw });
         if (r.verdict != want || r.breaker >= 3)

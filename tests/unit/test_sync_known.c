@@ -32,7 +32,7 @@ static void configure(const char *a, const char *b, bool templated, int64_t max_
         used[n++] = id_of(a);
     if (b)
         used[n++] = id_of(b);
-    const struct known_options o = { used, n, templated, max_age_ms, false };
+    const struct known_options o = { used, n, templated, false, max_age_ms, false };
     known_configure(known, &o, now);
 }
 
@@ -167,7 +167,84 @@ static void without_names_there_is_nothing_to_wait_for(void **state)
     configure(NULL, NULL, false, 60000);
     known_connected(known, now);
     flags_are(UP_SYNCED, "connected");
+    run_until(now + KNOWN_QUIET_MS); /* the snapshot is whole then, for names that join later */
     assert_int_equal(known_next_ms(known), INT64_MAX);
+}
+
+static void while_breakers_are_to_be_selected_a_snapshot_may_hold_more(void **state)
+{
+    (void)state;
+    const struct known_options none = { NULL, 0, false, true, OFF, false };
+    known_configure(known, &none, now);
+    known_connected(known, now);
+    int64_t start = now;
+    while (now < start + 1000) {
+        run_until(now + 50);
+        event("one of many", "closed", "null");
+        flags_are(UP, "it is still coming");
+    }
+    configure("a", NULL, false, OFF); /* the list has come */
+    run_until(now + KNOWN_QUIET_MS - 1);
+    flags_are(UP, "a is not seen yet");
+    event("a", "open", "null");
+    flags_are(UP_SYNCED, "now it is");
+    assert_int_equal(known_missing(known), 0);
+}
+
+static void a_name_that_joins_while_the_snapshot_comes_is_awaited_like_all_others(void **state)
+{
+    (void)state;
+    static const struct {
+        int64_t gap_ms;   /* between events */
+        int64_t lasts_ms; /* awaited, from the start */
+    } cases[] = { { 100, KNOWN_SETTLE_MS }, { 1000, 10 + KNOWN_QUIET_MS } };
+    for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
+        tear_down(NULL);
+        set_up(NULL);
+        configure("a", NULL, false, OFF);
+        known_connected(known, now);
+        int64_t start = now;
+        run_until(start + 10);
+        event("a", "closed", "null");
+        flags_are(UP_SYNCED, "all were seen");
+        configure("a", "b", false, OFF);
+        int64_t next = start + 10 + cases[i].gap_ms;
+        for (; next < start + cases[i].lasts_ms; next += cases[i].gap_ms) {
+            run_until(next);
+            event("one of many", "closed", "null");
+        }
+        run_until(start + cases[i].lasts_ms - 1);
+        assert_int_equal(known_awaited(known), 1);
+        assert_int_equal(known_missing(known), 0);
+        assert_true(breaker_is_awaited(breaker_unpack(breakers_load(table, id_of("b")))));
+        run_until(start + cases[i].lasts_ms);
+        assert_int_equal(known_awaited(known), 0);
+        assert_int_equal(known_missing(known), 1);
+        flags_are(UP_SYNCED, "as before");
+    }
+}
+
+static void a_name_that_joins_while_the_stream_is_lost_is_awaited_until_it_is_back(void **state)
+{
+    (void)state;
+    configure("a", NULL, false, OFF);
+    known_connected(known, now);
+    event("a", "closed", "null");
+    known_comment(known);
+    known_lost(known, now);
+    configure("a", "b", false, OFF);
+    assert_int_equal(known_awaited(known), 1);
+    assert_int_equal(known_missing(known), 0);
+    configure("a", NULL, true, OFF); /* b leaves, and any host may come */
+    assert_false(breaker_is_awaited(breaker_unpack(breakers_load(table, id_of("b")))));
+    flags_are(STATE_SYNCED | STATE_AWAITED, "hosts");
+    known_connected(known, now);
+    flags_are(UP_SYNCED | STATE_AWAITED, "its snapshot has yet to come");
+    known_comment(known);
+    flags_are(UP_SYNCED, "it has");
+    configure("a", "b", true, OFF);
+    assert_int_equal(known_awaited(known), 0);
+    assert_int_equal(known_missing(known), 1);
 }
 
 static void state_is_stale_when_the_stream_is_lost_for_max_age(void **state)
@@ -294,6 +371,7 @@ static void a_reload_that_names_more_breakers_judges_them_at_once(void **state)
     event("a", "closed", "null");
     configure("a", "b", false, 60000);
     assert_int_equal(known_missing(known), 0);
+    known_comment(known);
     configure("a", "c", false, 60000);
     assert_int_equal(known_missing(known), 1);
     flags_are(UP_SYNCED, "still synced");
@@ -326,7 +404,7 @@ struct capture {
 
 static void capture_begin(struct capture *c, bool server_logs, enum log_level level)
 {
-    const struct known_options o = { NULL, 0, false, OFF, server_logs };
+    const struct known_options o = { NULL, 0, false, false, OFF, server_logs };
     known_configure(known, &o, now);
     known_connected(known, now);
     c->real = dup(STDERR_FILENO);
@@ -403,6 +481,9 @@ int main(void)
         KNOWN_TEST(a_stream_that_never_falls_quiet_is_synced_after_five_seconds),
         KNOWN_TEST(names_from_hosts_cannot_be_waited_for),
         KNOWN_TEST(without_names_there_is_nothing_to_wait_for),
+        KNOWN_TEST(while_breakers_are_to_be_selected_a_snapshot_may_hold_more),
+        KNOWN_TEST(a_name_that_joins_while_the_snapshot_comes_is_awaited_like_all_others),
+        KNOWN_TEST(a_name_that_joins_while_the_stream_is_lost_is_awaited_until_it_is_back),
         KNOWN_TEST(state_is_stale_when_the_stream_is_lost_for_max_age),
         KNOWN_TEST(never_synced_is_not_stale),
         KNOWN_TEST(connections_without_a_snapshot_do_not_renew_what_is_known),

@@ -35,7 +35,7 @@ static enum breaker_state state_of(const char *name)
 static void configure(const char *used, bool templated, int64_t max_age_ms)
 {
     uint32_t id = used ? id_of(used) : 0;
-    const struct known_options o = { &id, used != NULL, templated, max_age_ms, false };
+    const struct known_options o = { &id, used != NULL, templated, false, max_age_ms, false };
     known_configure(known, &o, now);
 }
 
@@ -72,7 +72,7 @@ static void polled(const char *name, enum breaker_state s, double rate)
 }
 
 /* names: joined by spaces */
-static void listed(const char *names)
+static struct catalog *list_of(const char *names)
 {
     struct strbuf json = STRBUF_INIT;
     struct catalog *list;
@@ -83,9 +83,27 @@ static void listed(const char *names)
                     (int)strcspn(p, " "), p);
     strbuf_adds(&json, "]}");
     assert_int_equal(catalog_parse(strbuf_str(&json), json.len, "breakers", &list, &why), 0);
+    strbuf_free(&json);
+    return list;
+}
+
+static void listed(const char *names)
+{
+    struct catalog *list = list_of(names);
     known_listed(known, list, now, 1000000 + now);
     catalog_unref(list);
-    strbuf_free(&json);
+}
+
+static void begun(const char *names)
+{
+    struct catalog *list = list_of(names);
+    known_poll_begun(known, list);
+    catalog_unref(list);
+}
+
+static bool awaited(const char *name)
+{
+    return breaker_is_awaited(breaker_unpack(breakers_load(table, id_of(name))));
 }
 
 static void flags_are(unsigned want, const char *why)
@@ -111,6 +129,7 @@ static void a_whole_poll_is_the_state_of_now(void **state)
 {
     (void)state;
     configure("a", false, 60000);
+    begun("a b");
     polled("a", BREAKER_OPEN, 0);
     flags_are(0, "half a poll");
     known_poll_ended(known, true, now);
@@ -119,10 +138,12 @@ static void a_whole_poll_is_the_state_of_now(void **state)
     assert_int_equal(known_cached(known), 1);
     assert_int_equal(known_missing(known), 0);
     configure("b", false, 60000);
-    assert_int_equal(known_missing(known), 1);
+    assert_int_equal(known_missing(known), 0);
+    assert_int_equal(known_awaited(known), 1);
+    begun("a b");
     polled("b", BREAKER_HALF_OPEN, 0.25);
     known_poll_ended(known, true, now);
-    assert_int_equal(known_missing(known), 0);
+    assert_int_equal(known_missing(known) + known_awaited(known), 0);
     assert_int_equal(breaker_unpack(breakers_load(table, id_of("b"))).rate, BREAKER_RATE_ONE / 4);
     assert_int_equal(counters[SYNC_POLLED_STATES], 2);
 }
@@ -231,6 +252,107 @@ static void only_what_routes_use_is_polled(void **state)
     assert_false(known_polls(known, "never heard of"));
     configure(NULL, true, OFF);
     assert_true(known_polls(known, "never heard of")); /* any host may bring it */
+}
+
+static void
+a_name_is_awaited_until_a_poll_that_has_it_or_a_list_that_lacks_it_began_later(void **state)
+{
+    (void)state;
+    enum asked { NOBODY, BEFORE, AFTER }; /* it joined */
+    static const struct {
+        enum asked poll;
+        bool ok;
+        bool in_polled_list;
+        enum asked list;
+        bool in_list;
+        bool awaited, wants_poll, wants_list;
+    } cases[] = {
+        { NOBODY, false, false, NOBODY, false, true, true, false },
+        { BEFORE, true, true, NOBODY, false, true, true, false },
+        { AFTER, true, true, NOBODY, false, false, false, false },
+        { AFTER, false, true, NOBODY, false, true, false, false }, /* it will be tried again */
+        { AFTER, true, false, NOBODY, false, true, false, true },
+        { AFTER, true, false, BEFORE, false, true, false, true },
+        { AFTER, true, false, AFTER, false, false, false, true },
+        { AFTER, true, false, AFTER, true, true, true, true },
+    };
+    for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
+        const char *polled_list = cases[i].in_polled_list ? "a b" : "a";
+        tear_down(NULL);
+        set_up(NULL);
+        configure("a", false, OFF);
+        begun("a b");
+        polled("a", BREAKER_CLOSED, 1);
+        known_poll_ended(known, true, now);
+        assert_false(known_wants_poll(known));
+        if (cases[i].list == BEFORE)
+            known_list_asked(known);
+        if (cases[i].poll == BEFORE)
+            begun(polled_list);
+        configure("b", false, OFF);
+        if (cases[i].poll == AFTER)
+            begun(polled_list);
+        if (cases[i].poll != NOBODY)
+            known_poll_ended(known, cases[i].ok, now);
+        if (cases[i].list == AFTER)
+            known_list_asked(known);
+        if (cases[i].list != NOBODY)
+            listed(cases[i].in_list ? "a b" : "a");
+        if (awaited("b") != cases[i].awaited || known_awaited(known) != cases[i].awaited ||
+            known_missing(known) != !cases[i].awaited ||
+            known_wants_poll(known) != cases[i].wants_poll ||
+            known_wants_list(known) != cases[i].wants_list)
+            fail_msg("case %zu: awaited %d (%d), %d missing, poll wanted %d", i, awaited("b"),
+                     (int)known_awaited(known), (int)known_missing(known), known_wants_poll(known));
+        polled("b", BREAKER_OPEN, 0);
+        assert_false(awaited("b"));
+    }
+}
+
+static void names_of_hosts_are_awaited_until_all_are_polled(void **state)
+{
+    (void)state;
+    configure("a", false, OFF);
+    begun("a h");
+    known_poll_ended(known, true, now);
+    begun("a h");
+    configure("a", true, OFF);
+    assert_true(known_wants_poll(known));
+    flags_are(STATE_SYNCED | STATE_AWAITED, "no host was polled");
+    known_poll_ended(known, true, now);
+    flags_are(STATE_SYNCED | STATE_AWAITED, "that poll was not for hosts");
+    begun("a h");
+    known_poll_ended(known, true, now);
+    flags_are(STATE_SYNCED, "all are polled");
+}
+
+static void a_stream_that_stands_beside_polls_settles_nothing_until_they_stop(void **state)
+{
+    (void)state;
+    configure("a", false, OFF);
+    begun("a b");
+    known_poll_ended(known, true, now);
+    known_connected(known, now); /* and says nothing */
+    run_until(now + KNOWN_QUIET_MS);
+    configure("b", false, OFF);
+    assert_int_equal(known_awaited(known), 1);
+    known_poll_stopped(known, now); /* it speaks, and has no b */
+    assert_int_equal(known_awaited(known), 0);
+    assert_int_equal(known_missing(known), 1);
+}
+
+static void another_project_is_asked_for_every_name_anew(void **state)
+{
+    (void)state;
+    configure("a", false, OFF);
+    begun("b");
+    known_list_asked(known);
+    listed("b");
+    known_poll_ended(known, true, now);
+    assert_int_equal(known_missing(known), 1);
+    known_forget(known, now);
+    configure("a", false, OFF);
+    assert_true(awaited("a"));
 }
 
 enum how { FIRST_SEEN, SEEN_AGAIN, NOT_SEEN_AGAIN };
@@ -383,6 +505,10 @@ int main(void)
         KNOWN_TEST(a_poll_renews_what_the_lost_stream_said_and_the_stream_what_polls_said),
         KNOWN_TEST(when_polls_stop_without_a_stream_state_ages),
         KNOWN_TEST(only_what_routes_use_is_polled),
+        KNOWN_TEST(a_name_is_awaited_until_a_poll_that_has_it_or_a_list_that_lacks_it_began_later),
+        KNOWN_TEST(names_of_hosts_are_awaited_until_all_are_polled),
+        KNOWN_TEST(a_stream_that_stands_beside_polls_settles_nothing_until_they_stop),
+        KNOWN_TEST(another_project_is_asked_for_every_name_anew),
         KNOWN_TEST(a_breaker_is_gone_when_the_list_lacks_it_and_nothing_else_speaks_for_it),
         KNOWN_TEST(a_polled_breaker_that_leaves_the_list_is_gone),
         KNOWN_TEST(a_reconnection_that_lacks_a_known_breaker_asks_for_the_list_once),

@@ -144,6 +144,37 @@ static void polls_follow_each_other_at_the_interval_give_or_take_a_tenth(void **
     }
 }
 
+static void a_hurried_poll_comes_a_second_after_the_last_unless_that_failed(void **state)
+{
+    (void)state;
+    static const struct {
+        enum ask_result r;
+        double draw;
+        int64_t want_ms; /* after the last one ended */
+    } cases[] = {
+        { ASK_OK, 0.5, SOURCE_HURRIED_MS },
+        { ASK_HTTP, 1, 100 },
+        { ASK_AUTH, 0, BACKOFF_REST_MS },
+    };
+    for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
+        struct source s = made(SOURCE_POLL);
+        source_hurry(&s); /* the first is not earlier than at once */
+        assert_int_equal(source_poll_ms(&s), START);
+        source_poll_begun(&s);
+        source_hurry(&s);
+        assert_int_equal(source_poll_ms(&s), INT64_MAX);
+        source_poll_ended(&s, cases[i].r, -1, START + 50, cases[i].draw);
+        source_hurry(&s);
+        source_hurry(&s);
+        if (source_poll_ms(&s) != START + 50 + cases[i].want_ms)
+            fail_msg("case %zu: %lld", i, (long long)source_poll_ms(&s) - START - 50);
+    }
+    struct source s = made(SOURCE_AUTO); /* a fleet that lost its stream does not ask in step */
+    source_look(&s, SOURCE_STREAM_GONE, 3, START + 60000, 0.5);
+    source_hurry(&s);
+    assert_int_equal(source_poll_ms(&s), START + 60000 + INTERVAL / 20);
+}
+
 static void failures_back_off_and_retry_after_is_honoured(void **state)
 {
     (void)state;
@@ -213,6 +244,7 @@ int main(void)
         cmocka_unit_test(it_says_when_to_look_again),
         cmocka_unit_test(polling_ends_as_soon_as_the_stream_delivers),
         cmocka_unit_test(polls_follow_each_other_at_the_interval_give_or_take_a_tenth),
+        cmocka_unit_test(a_hurried_poll_comes_a_second_after_the_last_unless_that_failed),
         cmocka_unit_test(failures_back_off_and_retry_after_is_honoured),
         cmocka_unit_test(a_reload_keeps_what_goes_on_and_applies_the_rest),
     };

@@ -43,7 +43,8 @@ class ControlPlane:
     Streams: `set()` changes a breaker and tells every open stream; `stream_mode` decides
     what the next openings get: "ok", an int (that status), "hole" (accepted, never
     answered), "garbage", "silent" (200 and heartbeats), "no-snapshot" (200 and a comment), "trickle" (the
-    snapshot byte by byte, one a millisecond, then the heartbeats), "mute" (200 and nothing more), or "wrong-type".
+    snapshot byte by byte, one a millisecond, then the heartbeats), "one-by-one" (the snapshot event by event, one
+    in 50 ms, then the heartbeats), "mute" (200 and nothing more), or "wrong-type".
 
     Ingest: `answers` is a list consumed one per POST, then `default_answer` holds:
       202 400 401 413 422 429 500 503   that status; (429, seconds) adds Retry-After
@@ -336,9 +337,13 @@ class ControlPlane:
         if mode == "garbage":
             sock.sendall(b"\x00\x01\x02 this is not HTTP\r\n\r\n\xff\xfe")
             return False
+        sock.sendall(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nCache-Control: no-cache\r\n"
+                     b"Transfer-Encoding: chunked\r\n\r\n")
+        if mode == "one-by-one":
+            for name, (state, rate) in list(self.breakers.items()):
+                sock.sendall(chunk(self.event(name, state, rate)))
+                time.sleep(0.05)
         with self.lock:
-            sock.sendall(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nCache-Control: no-cache\r\n"
-                         b"Transfer-Encoding: chunked\r\n\r\n")
             if mode == "ok":
                 snapshot = b"".join(self.event(n, s, r) for n, (s, r) in self.breakers.items())
                 sock.sendall(chunk(snapshot + b": snapshot complete\n\n"))
