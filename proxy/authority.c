@@ -125,10 +125,10 @@ enum target_error authority_parse(struct authority *out, struct slice s, uint16_
     }
     if (err)
         return err;
-    if (rest.len == 0)
-        return default_port ? TARGET_OK : TARGET_BAD_PORT;
-    if (rest.p[0] != ':')
+    if (rest.len > 0 && rest.p[0] != ':')
         return TARGET_BAD_HOST;
+    if (rest.len <= 1) /* an empty port is the default one (RFC 3986 3.2.3) */
+        return default_port ? TARGET_OK : TARGET_BAD_PORT;
     return parse_port(out, (struct slice){ rest.p + 1, rest.len - 1 });
 }
 

@@ -36,7 +36,8 @@ enum target_error {
 };
 const char *target_error_text(enum target_error e);
 
-/* host[:port]; default_port 0 means that a port is required (CONNECT). */
+/* host[:port]; default_port 0 means that a port is required (CONNECT).  An empty one is the
+ * default. */
 enum target_error authority_parse(struct authority *out, struct slice s, uint16_t default_port);
 /* absolute-form; *path is what follows the authority ("" if nothing does). */
 enum target_error target_parse_absolute(struct authority *out, struct slice *path,

@@ -339,20 +339,20 @@ static bool parse_redirected(struct exchange *ex, const struct http1_head *h, st
     *path = h->target;
     if (h->target.p[0] != '/' && !slice_eq(h->target, SLICE("*"))) {
         err = target_parse_absolute(a, path, h->target);
-    } else if (h->host) {
+    } else if (h->host && h->host->value.len > 0) {
         err = authority_parse(a, h->host->value, port);
-        if (h->target.p[0] == '*')
-            path->len = 0;
     } else {
         address_text(to, ip, sizeof(ip));
         int n = snprintf(text, sizeof(text), to->sa.sa_family == AF_INET6 ? "[%s]" : "%s", ip);
         err = authority_parse(a, (struct slice){ text, (size_t)n }, port);
-        a->raw = (struct slice){ a->host, a->host_len };
+        a->raw = h->host ? h->host->value : (struct slice){ a->host, a->host_len };
     }
     if (err) {
         bad_request(ex, err == TARGET_HTTPS ? 501 : 400, target_error_text(err));
         return false;
     }
+    if (h->target.p[0] == '*')
+        path->len = 0;
     a->port = port; /* what the client says of the port does not change where it goes */
     a->fixed = to;
     return true;
@@ -381,7 +381,10 @@ static bool parse_target(struct exchange *ex, const struct http1_head *h, struct
         if (h->host && slice_eq(h->host->value, a->raw))
             return true; /* read a moment ago */
     }
-    if (h->host && authority_parse(&host, h->host->value, 80)) {
+    /* An empty Host names nobody (RFC 9112 3.2); here it is known otherwise where it goes. */
+    bool known = ex->down->original || ex->down->inner;
+    if (h->host && !(known && h->host->value.len == 0) &&
+        authority_parse(&host, h->host->value, 80)) {
         bad_request(ex, 400, http1_error_text(HTTP1_BAD_HOST));
         return false;
     }

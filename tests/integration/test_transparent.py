@@ -152,13 +152,36 @@ class TransparentTest(Case):
             ("GET /dump HTTP/1.1\r\nHost: shop.test:9999\r\n\r\n", b"Host: shop.test:9999"),
             ("GET /dump HTTP/1.0\r\n\r\n", b"Host: 192.0.2.10"),
             ("GET http://shop.test/dump HTTP/1.1\r\nHost: shop.test\r\n\r\n", b"Host: shop.test"),
+            ("GET /dump HTTP/1.1\r\nHost: shop.test:\r\n\r\n", b"Host: shop.test:"),
+            ("GET /dump HTTP/1.1\r\nHost:\r\n\r\n", b"Host:"),
+            ("GET /dump HTTP/1.1\r\nHost: \r\n\r\n", b"Host: "),
         ]
         for head, want in cases:
             with self.subTest(head):
                 client = self.reach(V4, HTTP)
                 client.send(head)
                 self.assertIn(want + b"\r\n", client.read_response().body)
-        self.assertEqual(origin.hits, 3)
+        self.assertEqual(origin.hits, len(cases))
+
+    def test_host_routes_by_its_name_or_if_it_is_empty_by_the_address(self):
+        self.http_origin(host=V4, port=HTTP)
+        for host, want in ((" shop.test:", ("http", "shop.test")), ("", ("rest", V4)), (" ", ("rest", V4))):
+            with self.subTest(host):
+                samples = self.samples()
+                client = self.reach(V4, HTTP)
+                client.send(f"GET / HTTP/1.1\r\nHost:{host}\r\n\r\n")
+                self.assert_relayed(client.read_response(), 200)
+                self.assertEqual(samples(), [(*want, "http", "success")])
+
+    def test_a_malformed_host_is_refused_although_the_address_is_known(self):
+        origin = self.http_origin(host=V4, port=HTTP)
+        for host in ("Host: a b\r\n", "Host: :\r\n", "Host: :80\r\n", "Host: shop.test:x\r\n", "Host: u@shop.test\r\n",
+                     "Host: a\r\nHost: a\r\n", ""):
+            with self.subTest(host):
+                client = self.reach(V4, HTTP)
+                client.send(f"GET / HTTP/1.1\r\n{host}\r\n")
+                self.assert_self_made(client.read_response(), 400)
+        self.assertEqual(origin.hits, 0)
 
     def test_two_addresses_behind_one_name_are_kept_apart(self):
         one, two = self.http_origin(host=V4, port=HTTP), self.http_origin(host="192.0.2.11", port=HTTP)
