@@ -400,6 +400,9 @@ struct config_source {
  * Warnings go to warnings in the same form; both may hold several lines. */
 int config_load(const struct config_source *src, struct config **out, struct strbuf *errors,
                 struct strbuf *warnings);
+/* The same values, for breakers and routers to be selected anew.  The files are not read again.
+ * Copies share what does not change; the last one takes it along.  One thread for all of them. */
+struct config *config_copy(struct config *cfg);
 void config_free(struct config *cfg); /* NULL is fine; wipes the secrets */
 
 /* What only a restart can apply: names the first such option that differs, or NULL. */

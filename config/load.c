@@ -72,6 +72,8 @@ int config_load(const struct config_source *src, struct config **out, struct str
 
     size_t old_errors = errors->len, old_warnings = warnings ? warnings->len : 0;
 
+    l.loaded->original = l.loaded;
+    l.loaded->copies = 1;
     l.arena = &l.loaded->arena;
     build(&l, src);
     report_sort(&l.report, errors, old_errors);
@@ -88,13 +90,52 @@ int config_load(const struct config_source *src, struct config **out, struct str
     return -1;
 }
 
+static struct loaded *loaded_of(struct config *cfg)
+{
+    return (struct loaded *)(void *)cfg;
+}
+
+static void unselect(struct route *r)
+{
+    if (r->breakers_metadata.count > 0)
+        r->breakers = (struct string_list){ 0 };
+    if (r->router_metadata.count > 0)
+        r->router = NULL;
+    r->breakers_found = r->routers_found = 0;
+}
+
+struct config *config_copy(struct config *cfg)
+{
+    struct loaded *copy = xcalloc(1, sizeof(*copy));
+    struct config *c = &copy->config;
+
+    *copy = *loaded_of(cfg);
+    copy->arena = (struct arena){ 0 };
+    copy->original->copies++;
+    c->routes = arena_alloc(&copy->arena, (c->route_count + 1) * sizeof(*c->routes));
+    for (size_t i = 0; i < c->route_count; i++) {
+        c->routes[i] = cfg->routes[i];
+        unselect(&c->routes[i]);
+    }
+    return c;
+}
+
+static void free_loaded(struct loaded *loaded)
+{
+    arena_free(&loaded->arena); /* wipes all of it, so the secrets too */
+    free(loaded);
+}
+
 void config_free(struct config *cfg)
 {
     if (!cfg)
         return;
-    struct loaded *loaded = (struct loaded *)(void *)cfg;
-    arena_free(&loaded->arena); /* wipes all of it, so the secrets too */
-    free(loaded);
+    struct loaded *loaded = loaded_of(cfg), *original = loaded->original;
+    original->copies--;
+    if (loaded != original)
+        free_loaded(loaded);
+    if (original->copies == 0)
+        free_loaded(original);
 }
 
 const char *config_restart_needed(const struct config *running, const struct config *next)

@@ -28,6 +28,8 @@ struct loaded {
     char *ingest_secret_file;
     struct watched_file watched[WATCHED_MAX];
     size_t watched_count;
+    struct loaded *original; /* what this is a copy of, which lives as long; itself, mostly */
+    unsigned copies;         /* of an original: how many live, itself among them */
 };
 
 struct route_draft {

@@ -473,30 +473,21 @@ static void reload(struct runtime *rt)
     strbuf_free(&warnings);
 }
 
-/* A list that routes select from has changed: the same file again.  Nobody asked for it, so it
- * is not counted; a file that is broken by now changes nothing, and the next reload of one that
- * is not takes the lists along. */
+/* A list that routes select from has changed.  The file has no part in it. */
 static void reselect(struct runtime *rt)
 {
     struct proxy *p = &rt->proxy;
-    struct config *cfg;
-    struct strbuf errors = STRBUF_INIT, told_already = STRBUF_INIT;
-    if (config_load(&rt->source, &cfg, &errors, &told_already) < 0) {
-        log_lines(LOG_ERROR, "selection.failed", &errors);
-        rt->selection.version = sync_lists_version(p->sync);
-    } else {
-        selection_apply(&rt->selection, p, cfg, endpoint_of(p, cfg).project_id);
-        if (config_same_selection(cfg, atomic_load(&p->snapshot)->cfg)) {
-            config_free(cfg);
-        } else {
-            adopt(rt, cfg);
-            log_event(LOG_INFO, "config", "selection.changed",
-                      "routes follow the breakers and routers that their metadata selects now",
-                      "config_hash", cfg->hash, NULL);
-        }
+    struct config *current = atomic_load(&p->snapshot)->cfg;
+    struct config *cfg = config_copy(current);
+    selection_apply(&rt->selection, p, cfg, endpoint_of(p, cfg).project_id);
+    if (config_same_selection(cfg, current)) {
+        config_free(cfg);
+        return;
     }
-    strbuf_free(&errors);
-    strbuf_free(&told_already);
+    adopt(rt, cfg);
+    log_event(LOG_INFO, "config", "selection.changed",
+              "routes follow the breakers and routers that their metadata selects now",
+              "config_hash", cfg->hash, NULL);
 }
 
 /* ---- Signals, drain ---- */

@@ -1,8 +1,8 @@
 /*
  * selection.h - breakers and routers that routes select by metadata, on main.
  *
- * The lists come from the sync thread.  A changed list is a reload of the same file; main
- * asks once per tick whether there is one.
+ * The lists come from the sync thread.  A changed list puts a copy of the configuration in
+ * force into effect; main asks once per tick whether there is one.
  */
 #ifndef PROXY_SELECTION_H
 #define PROXY_SELECTION_H

@@ -316,6 +316,36 @@ static void of_several_routers_the_first_by_id_gets_the_samples(void **state)
     }
 }
 
+static void a_copy_selects_anew_and_outlives_what_it_was_made_of(void **state)
+{
+    (void)state;
+    for (int last = 0; last < 3; last++) {
+        struct outcome_of_load r =
+            load_route(REGION ",\"router\":{\"metadata\":{\"t\":\"1\"}}", NULL);
+        struct catalog *three = many(3), *two = many(2);
+        config_resolve(r.cfg, three, NULL, NULL);
+        struct config *copies[3] = { r.cfg, config_copy(r.cfg), NULL };
+        assert_int_equal(copies[1]->routes[0].breakers.count, 0);
+        config_resolve(copies[1], two, NULL, NULL);
+        copies[2] = config_copy(copies[1]);
+        config_resolve(copies[2], three, NULL, NULL);
+        assert_int_equal(r.cfg->routes[0].breakers.count, 3);
+        assert_int_equal(copies[1]->routes[0].breakers.count, 2);
+        assert_false(config_same_selection(copies[0], copies[1]));
+        assert_true(config_same_selection(copies[0], copies[2]));
+        for (int i = 0; i < 3; i++)
+            if (i != last)
+                config_free(copies[i]);
+        assert_string_equal(copies[last]->routes[0].name, "r");
+        assert_non_null(copies[last]->fallback);
+        config_free(copies[last]);
+        r.cfg = NULL;
+        load_free(&r);
+        catalog_unref(three);
+        catalog_unref(two);
+    }
+}
+
 static void what_has_not_come_yet_is_unresolved_and_no_news(void **state)
 {
     (void)state;
@@ -359,6 +389,7 @@ int main(void)
         cmocka_unit_test(breakers_match_with_all_their_pairs_in_the_order_of_names),
         cmocka_unit_test(of_too_many_breakers_the_first_sixteen_by_name_gate),
         cmocka_unit_test(of_several_routers_the_first_by_id_gets_the_samples),
+        cmocka_unit_test(a_copy_selects_anew_and_outlives_what_it_was_made_of),
         cmocka_unit_test(what_has_not_come_yet_is_unresolved_and_no_news),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
