@@ -104,10 +104,9 @@ static void refuse(struct exchange *ex)
         len = strlen(name);
     }
     const char *body = r->reject.body, *type = r->reject.content_type;
-    const char *reason =
-        ex->verdict == GATE_DENY_OVERRIDE
-            ? switches_reason(ex->w->proxy->switches, breakers_local(breakers, ex->breaker))
-            : NULL;
+    char reason[SWITCHES_REASON_MAX + 1];
+    bool has_reason = ex->verdict == GATE_DENY_OVERRIDE &&
+                      switches_reason(ex->w->proxy->switches, ex->breaker, reason);
     count_decision(ex, ex->breaker, how->decision);
     answer_send(
         ex, &(struct reply){ .status = r->reject.status,
@@ -117,7 +116,7 @@ static void refuse(struct exchange *ex)
                              .breaker_len = len,
                              .breaker_state = how->state,
                              .decision = how->name,
-                             .reason = reason,
+                             .reason = has_reason ? reason : NULL,
                              .retry_after_ms = r->reject.retry_after_ms,
                              .body_type = type ? type : "text/plain; charset=utf-8",
                              .body = body,

@@ -1,15 +1,26 @@
 #include "proxy/switches.h"
 #include "base/base.h"
-#include "base/intern.h"
 #include "base/log.h"
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
+/* One for each override that can be in effect, and one for the next, which takes its place only
+ * once its reason is there to be read. */
+#define PLACES (SWITCHES_OVERRIDES_MAX + 1)
+_Static_assert(PLACES <= BREAKER_REASON_MAX, "a local word can name every place");
+
+/* What refusals quote.  Workers read it while main may already write the next one's. */
+struct reason {
+    _Atomic uint64_t words[SWITCHES_REASON_MAX / 8 + 1];
+};
+
 struct switches {
     struct breakers *breakers; /* borrowed */
-    struct intern *reasons;    /* what refusals quote; read by workers */
-    struct held *overrides;    /* SWITCHES_OVERRIDES_MAX places, oldest first */
+    struct reason *reasons;    /* by the number in a local word, from 1 on */
+    unsigned free[PLACES];     /* numbers that no local word holds */
+    size_t free_count;
+    struct held *overrides; /* SWITCHES_OVERRIDES_MAX places, oldest first */
     size_t count;
     struct held bypass; /* reason NULL: off */
     uint64_t refused;
@@ -19,7 +30,11 @@ struct switches *switches_new(struct breakers *b)
 {
     struct switches *s = xcalloc(1, sizeof(*s));
     s->breakers = b;
-    s->reasons = intern_new(BREAKER_REASON_MAX + 1);
+    s->reasons = xcalloc(PLACES + 1, sizeof(*s->reasons));
+    while (s->free_count < PLACES) {
+        s->free[s->free_count] = PLACES - (unsigned)s->free_count;
+        s->free_count++;
+    }
     s->overrides = xcalloc(SWITCHES_OVERRIDES_MAX, sizeof(*s->overrides));
     return s;
 }
@@ -32,7 +47,7 @@ void switches_free(struct switches *s)
         free(s->overrides[i].reason);
     free(s->overrides);
     free(s->bypass.reason);
-    intern_free(s->reasons);
+    free(s->reasons);
     free(s);
 }
 
@@ -82,10 +97,29 @@ static void hold(struct held *h, int64_t ttl_ms, const char *reason, struct swit
     h->reason = xstrdup(reason);
 }
 
+static unsigned write_reason(struct switches *s, const char *text)
+{
+    unsigned number = s->free[--s->free_count];
+    uint64_t words[ARRAY_LEN(s->reasons->words)] = { 0 };
+    memcpy(words, text, strnlen(text, SWITCHES_REASON_MAX));
+    for (size_t i = 0; i < ARRAY_LEN(words); i++)
+        atomic_store_explicit(&s->reasons[number].words[i], words[i], memory_order_release);
+    return number;
+}
+
+/* Its reason may be overwritten as soon as no word names it any more. */
+static void set_word(struct switches *s, uint32_t breaker, uint64_t word)
+{
+    unsigned before = breaker_local_reason(breakers_local(s->breakers, breaker));
+    breakers_set_local(s->breakers, breaker, word);
+    if (before)
+        s->free[s->free_count++] = before;
+}
+
 static void end(struct switches *s, struct held *h, const char *why)
 {
     size_t at = (size_t)(h - s->overrides);
-    breakers_set_local(s->breakers, h->breaker, 0);
+    set_word(s, h->breaker, 0);
     log_ended(s, h, why);
     free(h->reason);
     memmove(h, h + 1, (s->count - at - 1) * sizeof(*h));
@@ -108,9 +142,7 @@ int switches_override(struct switches *s, uint32_t breaker, enum breaker_state s
     }
     *h = (struct held){ .breaker = breaker, .state = state };
     hold(h, ttl_ms, reason, now);
-    breakers_set_local(
-        s->breakers, breaker,
-        breaker_local_pack(state, intern_add(s->reasons, reason, strlen(reason)), h->until_ms));
+    set_word(s, breaker, breaker_local_pack(state, write_reason(s, reason), h->until_ms));
     breakers_set_flags(s->breakers, STATE_OVERRIDES, 0);
     log_begun(s, h, ttl_ms);
     return 0;
@@ -199,8 +231,17 @@ uint64_t switches_refused(const struct switches *s)
     return s->refused;
 }
 
-const char *switches_reason(const struct switches *s, uint64_t local)
+bool switches_reason(const struct switches *s, uint32_t breaker, char out[SWITCHES_REASON_MAX + 1])
 {
-    unsigned id = breaker_local_reason(local);
-    return id ? intern_name(s->reasons, id, NULL) : NULL;
+    uint64_t local = breakers_local(s->breakers, breaker);
+    const struct reason *r = &s->reasons[breaker_local_reason(local)];
+    uint64_t words[ARRAY_LEN(r->words)];
+    if (!breaker_local_reason(local))
+        return false;
+    for (size_t i = 0; i < ARRAY_LEN(words); i++)
+        words[i] = atomic_load_explicit(&r->words[i], memory_order_acquire);
+    memcpy(out, words, SWITCHES_REASON_MAX);
+    out[SWITCHES_REASON_MAX] = '\0';
+    /* Whoever has seen a byte of what comes next sees that the word has gone, too. */
+    return breakers_local(s->breakers, breaker) == local;
 }

@@ -54,8 +54,8 @@ const struct held *switches_of(const struct switches *s, uint32_t breaker); /* N
 const struct held *switches_bypass_held(const struct switches *s);          /* NULL: off */
 uint64_t switches_refused(const struct switches *s); /* past the limit, ever */
 
-/* Any thread: the reason behind a local word; NULL: the table of reasons (4095 different ones in
- * the life of a process) was full. */
-const char *switches_reason(const struct switches *s, uint64_t local);
+/* Any thread: why there is an override of this breaker.  False: there is none, or it is being
+ * replaced at this very moment. */
+bool switches_reason(const struct switches *s, uint32_t breaker, char out[SWITCHES_REASON_MAX + 1]);
 
 #endif

@@ -4,8 +4,11 @@
 #include "base/base.h"
 #include "base/log.h"
 
+#include <pthread.h>
+#include <sched.h>
 #include <setjmp.h>
 #include <stdarg.h>
+#include <stdatomic.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -53,6 +56,12 @@ static enum breaker_state local(const struct bench *t, uint32_t id, int64_t now_
 static uint32_t name(struct bench *t, const char *text)
 {
     return breakers_intern(t->b, text, strlen(text));
+}
+
+static const char *reason(const struct bench *t, uint32_t id)
+{
+    static char text[SWITCHES_REASON_MAX + 1];
+    return switches_reason(t->s, id, text) ? text : "(none)";
 }
 
 static void a_local_word_holds_state_reason_and_end(void **state)
@@ -122,7 +131,7 @@ static void an_override_replaces_the_one_before_and_keeps_its_place(void **state
     assert_int_equal(local(t, a, 350), BREAKER_UNKNOWN);
     assert_string_equal(switches_of(t->s, a)->reason, "three");
     assert_int_equal(switches_of(t->s, a)->until_wall_ms, 1700000000350);
-    assert_string_equal(switches_reason(t->s, breakers_local(t->b, a)), "three");
+    assert_string_equal(reason(t, a), "three");
     assert_ptr_equal(switches_at(t->s, 0), switches_of(t->s, a));
     assert_int_equal(switches_tick(t->s, 60), 200);
     assert_int_equal(switches_tick(t->s, 200), 350);
@@ -184,21 +193,77 @@ static void one_override_too_many_is_refused_and_counted(void **state)
     assert_int_equal(switches_count(t->s), 0);
 }
 
-static void an_override_without_room_for_its_reason_still_holds(void **state)
+static void every_override_tells_its_own_reason_however_many_there_have_been(void **state)
 {
     struct bench *t = *state;
     uint32_t id = name(t, "a");
-    char text[32];
+    char text[SWITCHES_REASON_MAX + 2];
 
-    for (int i = 0; i <= BREAKER_REASON_MAX; i++) {
+    for (int i = 0; i < 3 * BREAKER_REASON_MAX; i++) {
         snprintf(text, sizeof(text), "reason %d", i);
         switches_override(t->s, id, BREAKER_OPEN, 10, text, at(0));
-        if (i < BREAKER_REASON_MAX)
-            assert_string_equal(switches_reason(t->s, breakers_local(t->b, id)), text);
+        assert_string_equal(reason(t, id), text);
+        if (i % 3 == 0)
+            switches_end_override(t->s, id);
     }
-    assert_null(switches_reason(t->s, breakers_local(t->b, id)));
-    assert_int_equal(local(t, id, 9), BREAKER_OPEN);
-    assert_string_equal(switches_of(t->s, id)->reason, text);
+    switches_end_override(t->s, id);
+    assert_string_equal(reason(t, id), "(none)");
+    for (int i = 0; i < SWITCHES_OVERRIDES_MAX; i++) {
+        snprintf(text, sizeof(text), "b%d", i);
+        switches_override(t->s, name(t, text), BREAKER_OPEN, 10, text, at(0));
+    }
+    switches_override(t->s, name(t, "b7"), BREAKER_OPEN, 10, "another", at(0));
+    for (int i = 0; i < SWITCHES_OVERRIDES_MAX; i++) {
+        snprintf(text, sizeof(text), "b%d", i);
+        assert_string_equal(reason(t, name(t, text)), i == 7 ? "another" : text);
+    }
+    memset(text, 'x', sizeof(text));
+    text[SWITCHES_REASON_MAX] = '\0';
+    switches_override(t->s, name(t, "b7"), BREAKER_OPEN, 10, text, at(0));
+    assert_string_equal(reason(t, name(t, "b7")), text);
+}
+
+struct reading {
+    const struct bench *t;
+    uint32_t id;
+    _Atomic bool stop;
+    _Atomic unsigned read;
+};
+
+/* Each reason is one letter, repeated. */
+static void *read_reasons(void *arg)
+{
+    struct reading *r = arg;
+    char text[SWITCHES_REASON_MAX + 1];
+    while (!atomic_load(&r->stop)) {
+        if (!switches_reason(r->t->s, r->id, text))
+            continue;
+        if (strlen(text) != SWITCHES_REASON_MAX ||
+            strspn(text, (char[]){ text[0], 0 }) != strlen(text))
+            return r;
+        atomic_fetch_add(&r->read, 1);
+    }
+    return NULL;
+}
+
+static void a_worker_never_reads_two_reasons_in_one(void **state)
+{
+    struct bench *t = *state;
+    struct reading r = { .t = t, .id = name(t, "a") };
+    char text[SWITCHES_REASON_MAX + 1] = { 0 };
+    pthread_t reader;
+    void *torn;
+
+    assert_int_equal(pthread_create(&reader, NULL, read_reasons, &r), 0);
+    for (int i = 0; i < 20000 || atomic_load(&r.read) < 100; i++) {
+        memset(text, 'a' + i % 26, SWITCHES_REASON_MAX);
+        switches_override(t->s, r.id, BREAKER_OPEN, 1000 + i, text, at(0));
+        if (i % 100 == 0)
+            sched_yield();
+    }
+    atomic_store(&r.stop, true);
+    pthread_join(reader, &torn);
+    assert_null(torn);
 }
 
 #define TEST(test) cmocka_unit_test_setup_teardown(test, set_up, tear_down)
@@ -213,7 +278,8 @@ int main(void)
         TEST(ending_by_hand_tells_whether_there_was_anything),
         TEST(bypass_ends_with_the_tick_of_its_time),
         TEST(one_override_too_many_is_refused_and_counted),
-        TEST(an_override_without_room_for_its_reason_still_holds),
+        TEST(every_override_tells_its_own_reason_however_many_there_have_been),
+        TEST(a_worker_never_reads_two_reasons_in_one),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
