@@ -67,14 +67,23 @@ static enum target_error parse(const struct explain_question *q, struct explanat
     return authority_parse(&e->to, (struct slice){ rest.p, n }, tls ? 443 : 80);
 }
 
+struct asked_headers {
+    const struct name_value_list *given;
+    struct slice authority; /* of the URL: what clients send as Host, unless it is given */
+};
+
 static bool question_has_header(void *ctx, struct slice name, struct slice value)
 {
-    const struct name_value_list *headers = ctx;
-    for (size_t i = 0; i < headers->count; i++)
-        if (slice_eq_nocase(slice_of(headers->items[i].name), name) &&
-            slice_eq(slice_of(headers->items[i].value), value))
+    const struct asked_headers *h = ctx;
+    bool given = false;
+    for (size_t i = 0; i < h->given->count; i++) {
+        if (!slice_eq_nocase(slice_of(h->given->items[i].name), name))
+            continue;
+        if (slice_eq(slice_of(h->given->items[i].value), value))
             return true;
-    return false;
+        given = true;
+    }
+    return !given && slice_eq_nocase(name, SLICE("host")) && slice_eq(h->authority, value);
 }
 
 /* ---- The way ---- */
@@ -94,11 +103,12 @@ static void find_route(const struct explain_world *w, const struct explain_quest
                        struct slice path, struct explanation *e)
 {
     struct slice host = { e->to.host, e->to.host_len };
+    struct asked_headers headers = { q->headers, e->to.raw };
     struct route_candidates c;
     struct route_request rq = { .method = e->is_connect ? SLICE("CONNECT") : q->method,
                                 .path = path,
                                 .has_header = e->is_connect ? NULL : question_has_header,
-                                .ctx = (void *)q->headers };
+                                .ctx = &headers };
     route_candidates_init(w->table, host, e->to.port, &c);
     e->route = route_match(&c, &rq);
     pass_over(e, &c);

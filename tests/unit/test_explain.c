@@ -37,6 +37,8 @@ static const char config[] =
     "   \"fail_mode\": \"closed\", \"breakers\": {\"metadata\": {\"region\": \"eu\"}}},"
     "  {\"name\": \"heads\", \"match\": {\"hosts\": [\"heads.test\"]}, \"breakers\": [\"h\"],"
     "   \"half_open\": {\"eligible\": {\"methods\": [\"HEAD\", \"CONNECT\"]}}},"
+    "  {\"name\": \"by-host\", \"match\": {\"hosts\": [\"host.test\"],"
+    "     \"headers\": {\"Host\": \"host.test:81\"}}, \"breakers\": [\"by-host\"]},"
     "  {\"name\": \"bound\", \"match\": {\"hosts\": [\"bound.test\"]}, \"breakers\": [\"h\"],"
     "   \"half_open\": {\"eligible\": {\"max_body\": \"1KiB\"}, \"max_concurrent\": 1,"
     "     \"max_per_second\": 5, \"fleet\": {\"size\": 2, \"max_per_second\": 5}}}"
@@ -272,6 +274,34 @@ static void explain_one(struct bench *t, const char *url, const char *method, st
     assert_int_equal(ask(t, url, method, NULL, e, &why), 0);
 }
 
+static void a_route_that_matches_on_host_sees_the_one_that_clients_send(void **state)
+{
+    struct bench *t = *state;
+    static const struct {
+        const char *url;
+        char *host; /* given beside it */
+        bool matches;
+    } cases[] = {
+        { "http://host.test:81/", NULL, true },
+        { "http://host.test/", NULL, false },
+        { "http://host.test:81/", (char *)"other.test", false },
+        { "http://host.test/", (char *)"host.test:81", true },
+        { "https://host.test:81/", NULL, false }, /* a tunnel shows no fields */
+    };
+
+    for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
+        struct name_value one = { (char *)"hOST", cases[i].host };
+        struct name_value_list headers = { &one, cases[i].host != NULL };
+        struct explain_question q = { slice_of(cases[i].url), SLICE("GET"), &headers };
+        struct explanation e;
+        const char *why;
+        assert_int_equal(explain(&t->w, &q, &e, &why), 0);
+        if ((strcmp(e.route->name, "by-host") == 0) != cases[i].matches)
+            fail_msg("case %zu: got route %s", i, e.route->name);
+        explanation_free(&e);
+    }
+}
+
 static void what_metadata_selects_follows_the_fail_mode_until_it_has_come(void **state)
 {
     struct bench *t = *state;
@@ -445,6 +475,7 @@ int main(void)
         TEST(without_a_proxy_no_state_is_known),
         TEST(what_metadata_selects_follows_the_fail_mode_until_it_has_come),
         TEST(bounds_on_probes_decide_or_are_named),
+        TEST(a_route_that_matches_on_host_sees_the_one_that_clients_send),
         TEST(an_address_that_no_connection_may_go_to_is_refused),
         TEST(the_bypass_list_counts_where_no_route_names_the_host),
         TEST(as_json_it_holds_everything),
