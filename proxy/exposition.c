@@ -8,6 +8,7 @@
 #include "proxy/proxy.h"
 #include "proxy/snapshot.h"
 #include "proxy/status.h"
+#include "proxy/switches.h"
 #include "proxy/worker.h"
 #include "sync/breakers.h"
 
@@ -233,6 +234,20 @@ static double override_active(const struct breakers *b, uint32_t id)
 void write_breaker_override(struct scrape *s, const struct family *f)
 {
     put_per_breaker(s, f, override_active);
+    /* Past the table of names too: there are SWITCHES_OVERRIDES_MAX at most. */
+    struct strbuf text = STRBUF_INIT;
+    for (size_t i = 0; i < switches_count(s->p->switches); i++) {
+        uint32_t id = switches_at(s->p->switches, i)->breaker;
+        if (id < OTHER_BREAKER)
+            continue;
+        size_t len;
+        const char *name = breakers_name(s->p->breakers, id, &len);
+        strbuf_clear(&text);
+        prom_label_text(&text, name, len, id);
+        struct slice label = { strbuf_str(&text), text.len };
+        put_double(s, f, &label, override_active(s->p->breakers, id));
+    }
+    strbuf_free(&text);
 }
 
 void write_breaker_decisions(struct scrape *s, const struct family *f)

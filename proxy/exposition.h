@@ -22,7 +22,7 @@ void exposition_free(struct exposition *e); /* NULL is fine */
  * Routes and breakers past their caps share "_other"; so do the series of routes that
  * appear when EXPOSITION_ROUTE_SERIES_MAX are taken, and a series keeps its place.
  */
-#define EXPOSITION_SERIES_MAX       5500
+#define EXPOSITION_SERIES_MAX       6500 /* of them SWITCHES_OVERRIDES_MAX of overrides */
 #define EXPOSITION_ROUTE_SERIES_MAX 1200
 void exposition_write(struct exposition *e, const struct proxy *p, struct strbuf *out);
 

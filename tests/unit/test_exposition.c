@@ -1,5 +1,7 @@
 #include "proxy/exposition.h"
 
+#include "base/log.h"
+
 #include "base/prng.h"
 #include "base/strbuf.h"
 #include "proxy/promtext.h"
@@ -806,6 +808,27 @@ static void refused_connections_of_the_own_listeners_are_counted(void **state)
     expect_of(w, PREFIX "limit_rejections_total{limit=\"admin_connections\"}", "3");
 }
 
+static void every_override_shows_by_name_however_many_breakers_there_are(void **state)
+{
+    struct world *w = *state;
+    struct switch_times now = { clock_mono_ms(), clock_wall_ms() };
+
+    make_hostile(w);
+    log_set_level(LOG_ERROR);
+    for (uint32_t id = 1; id <= SWITCHES_OVERRIDES_MAX; id++)
+        assert_int_equal(
+            switches_override(w->p.switches, 10001 - id, BREAKER_OPEN, 60000, "why", now), 0);
+    char *text = scrape(w);
+    expect(text, PREFIX "breaker_override_active{breaker=\"breaker-9999\"}", "1");
+    expect(text, PREFIX "breaker_override_active{breaker=\"breaker-9000\"}", "1");
+    expect(text, PREFIX "breaker_override_active{breaker=\"breaker-8999\"}", NULL);
+    expect(text, PREFIX "breaker_override_active{breaker=\"breaker-0\"}", "0");
+    assert_int_equal(sum_of(text, PREFIX "breaker_override_active"), SWITCHES_OVERRIDES_MAX);
+    assert_in_range(count_series(text), 4000, EXPOSITION_SERIES_MAX);
+    check_no_series_twice(text);
+    free(text);
+}
+
 static void overrides_show_while_they_last(void **state)
 {
     struct world *w = *state;
@@ -854,6 +877,7 @@ int main(void)
         TEST(names_without_a_slot_are_counted),
         TEST(refused_connections_of_the_own_listeners_are_counted),
         TEST(overrides_show_while_they_last),
+        TEST(every_override_shows_by_name_however_many_breakers_there_are),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
