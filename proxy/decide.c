@@ -193,7 +193,7 @@ static bool take_cover(struct exchange *ex)
     if (!inner || !inner->covered)
         return false;
     inner->covered = false;
-    if (inner->route != ex->route || inner->generation != ex->snap->generation) {
+    if (inner->route != ex->route->cfg->index || inner->generation != ex->snap->generation) {
         probe_release(&inner->pass);
         return false;
     }

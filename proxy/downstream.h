@@ -18,7 +18,6 @@
 #include <stdint.h>
 
 struct exchange;
-struct live_route;
 struct tls_hello;
 struct upstream;
 
@@ -37,10 +36,10 @@ enum turned_away {
 /* A CONNECT that turned out to carry plain HTTP. */
 struct inner {
     struct authority to;
-    char host[HOST_MAX + 10];       /* Host for requests that come without one */
-    bool covered;                   /* the next request goes by the verdict on the CONNECT, if it
-                                       takes the same route of the same snapshot: */
-    const struct live_route *route; /* compared, never followed */
+    char host[HOST_MAX + 10]; /* Host for requests that come without one */
+    bool covered;             /* the next request goes by the verdict on the CONNECT, if it
+                                 takes the same route of the same snapshot: */
+    size_t route;             /* its index */
     uint64_t generation;
     struct gate_result gate;
     enum gate_verdict verdict;

@@ -439,7 +439,7 @@ void exchange_become_inner(struct exchange *ex)
     COUNT(ex->w->c.connect_plaintext_http_total);
     d->inner = xcalloc(1, sizeof(*d->inner));
     *d->inner = (struct inner){ .covered = true,
-                                .route = ex->route,
+                                .route = ex->route->cfg->index,
                                 .generation = ex->snap->generation,
                                 .gate = ex->gate,
                                 .verdict = ex->verdict,

@@ -531,6 +531,22 @@ class ExitsTest(HalfOpenCase):
         proxy.wait_metric(lambda v: v == 0, "half_open_leases")
         self.assert_relayed(client.request(f"GET / HTTP/1.1\r\nHost: {origin.authority}\r\n\r\n"), 200, b"ok")
 
+    def test_after_a_reload_the_first_request_in_a_tunnel_is_decided_anew(self):
+        origin = self.http_origin()
+        cases = [("without", False, 200), ("with a reload", True, 503)]
+        for name, reload, status in cases:
+            with self.subTest(name):
+                proxy = self.half_open(route(max_concurrent=1))
+                client = tunnel(self.client(proxy), origin.authority).send("GET / HTTP/1.1\r\n")
+                proxy.expect_metric(1, "connect_plaintext_http_total")
+                self.cp.set("b", "open")
+                proxy.wait_breaker("b", "open")
+                if reload:
+                    proxy.reload()
+                response = client.send(f"Host: {origin.authority}\r\n\r\n").read_response()
+                self.assertEqual(response.status, status)
+                proxy.wait_metric(lambda v: v == 0, "half_open_leases")
+
     def test_a_first_request_of_another_route_gives_the_place_of_its_connect_back(self):
         go = threading.Event()
         origin = self.origin(answer_after(go))
