@@ -96,6 +96,10 @@ static double get_restart_required(const struct scrape *s)
 {
     return s->p->restart_required;
 }
+static double get_snapshots(const struct scrape *s)
+{
+    return s->p->snapshots;
+}
 static double mode_is(const struct scrape *s, enum mode mode)
 {
     return s->snap == NULL ? NAN : s->snap->cfg->mode == mode;
@@ -519,6 +523,10 @@ const struct family families[] = {
     { N("config_reloads_total"), COUNTER, "Reloads", { NAMED("result") }, POINTS(reloads) },
     { N("config_restart_required"), GAUGE,
       "1 if a reload changed an option that only a restart applies", ONE(get_restart_required) },
+    { N("config_snapshots"), GAUGE,
+      "Configurations in memory: the present one, and those of requests and tunnels that began "
+      "before it",
+      ONE(get_snapshots) },
     { N("enforcement_mode"),
       GAUGE,
       "1 for the mode of the configuration",

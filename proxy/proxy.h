@@ -49,6 +49,7 @@ struct proxy {
     int64_t start_mono_ms;
 
     /* Written by main on reload, read by telemetry on the same thread. */
+    unsigned snapshots; /* in memory: the present one, and those still in use */
     bool last_reload_ok;
     bool restart_required;
     uint64_t reloads_ok, reloads_failed;

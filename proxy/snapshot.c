@@ -161,6 +161,7 @@ static struct snapshot *retired;
 void snapshot_publish(struct proxy *p, struct snapshot *next)
 {
     struct snapshot *old = atomic_exchange(&p->snapshot, next);
+    p->snapshots++;
     if (!old)
         return; /* the first: no worker runs yet */
     for (unsigned i = 0; i < p->worker_count; i++)
@@ -199,6 +200,7 @@ bool snapshot_reap(struct proxy *p)
         struct snapshot *s = *at;
         if (left_by_workers(p, s) && left_by_sync(p, s)) {
             *at = s->next_retired;
+            p->snapshots--;
             snapshot_free(s);
         } else {
             at = &s->next_retired;

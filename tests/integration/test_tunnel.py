@@ -1002,6 +1002,18 @@ class StandingTunnelTest(Case):
         client.expect_eof()
         self.reload()  # the books are kept by the routes of the file
 
+    def test_the_configurations_that_standing_tunnels_keep_are_counted(self):
+        self.start({"b": "closed"})
+        self.px.expect_metric(1, "config_snapshots")
+        clients = []
+        for n in (2, 3):
+            clients.append(self.open())
+            self.reload(tunnels_on_open="keep")
+            self.px.expect_metric(n, "config_snapshots")
+        for n in (2, 1):
+            clients.pop().close()
+            self.px.expect_metric(n, "config_snapshots")
+
     def test_a_client_that_is_silent_is_asked_for_by_tcp_keepalive(self):
         self.start({"b": "closed"})
         for interval, seconds in ((None, 60), ("7s", 7), ("off", None)):
