@@ -19,6 +19,7 @@ import threading
 
 from harness import Case, binary, clean_environment, wait_until
 from harness.proxy import SANITIZER
+from harness.tunnels import Certificates
 
 LIBC = ctypes.CDLL(None, use_errno=True)
 CLONE_NEWNET = 0x40000000
@@ -655,6 +656,31 @@ class WholeTest(NetCase):
                         s.sendall(f"GET /{'six' if ':' in host else 'four'} HTTP/1.1\r\nHost: {name}\r\nConnection: close\r\n\r\n".encode())
                         self.assertTrue(s.makefile("rb").read().endswith(b"hello"), said())
                 wait_until(lambda: said().count(name) >= 2, 5, said)
+                self.init_net("--remove")
+
+
+    def test_tls_that_is_captured_reaches_the_origin_unaltered_and_is_routed_by_its_name(self):
+        certificates = Certificates("four.test", "six.test")
+        self.addCleanup(certificates.remove)
+
+        def greet(conn):
+            with certificates.server().wrap_socket(conn, server_side=True) as tls:
+                tls.sendall(tls.recv(100).upper())
+            return ""
+
+        hosts = {"four.test": OUTSIDE4, "six.test": OUTSIDE6}
+        for host in hosts.values():
+            self.serve(self.outside, host, 443, greet)
+        said = self.start_proxy("setpriv", "--regid=77", "--clear-groups")
+        wait_until(lambda: self.connect("127.0.0.1", 3129) != "ConnectionRefusedError", 20, said)
+        for n, self.backend in enumerate(self.backends):
+            with self.subTest(self.backend):
+                self.init_net("--apply", "--verify", "--backend", self.backend, "--gid", "77")
+                for name, host in hosts.items():
+                    with certificates.client().wrap_socket(self.open(host, 443), server_hostname=name) as s:
+                        s.sendall(b"hello")
+                        self.assertEqual(s.recv(100), b"HELLO", said())
+                    wait_until(lambda name=name, n=n: said().count(f'"tls_sni":"{name}"') == n + 1, 5, said)
                 self.init_net("--remove")
 
 

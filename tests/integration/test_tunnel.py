@@ -1404,7 +1404,7 @@ class IdleTest(Case):
         print(f"{wanted} idle tunnels: {per_tunnel:.0f} bytes of the proxy's memory each, set up in {took:.1f} s",
               file=sys.stderr)
         if variant() == "release":
-            self.assertLess(per_tunnel, 3328)
+            self.assertLess(per_tunnel, 3584)  # docs/behaviour.md; the fewer there are, the more each has of what all share
         for sock in held[::max(1, wanted // 20)]:  # they still work
             sock.settimeout(5)
         origin = self.http_origin()
