@@ -434,6 +434,7 @@ static const struct point metadata_syncs[] = {
     SYNC("auth", SYNC_METADATA_AUTH),       SYNC("http", SYNC_METADATA_HTTP),
     SYNC("network", SYNC_METADATA_NETWORK), SYNC("invalid", SYNC_METADATA_INVALID),
 };
+static const struct point metadata_skipped[] = { SYNC(NULL, SYNC_METADATA_SKIPPED) };
 #define SELECTORS(value, result)                                                                   \
     {                                                                                              \
         value, FROM_SELECTORS, result, NULL                                                        \
@@ -757,6 +758,9 @@ const struct family families[] = {
       "Requests for the lists of breakers and routers",
       { NAMED("result") },
       POINTS(metadata_syncs) },
+    { N("metadata_entries_skipped_total"), COUNTER,
+      "Entries of lists of breakers and routers without a usable id or name",
+      POINTS(metadata_skipped) },
     { N("metadata_selectors"),
       GAUGE,
       "Selectors of routes, by what they came to",

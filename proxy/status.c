@@ -318,6 +318,7 @@ static void write_metadata(struct json *j, const struct proxy *p, const struct c
     json_listed(j, "routers", g->listed_routers);
     json_time(j, "last", g->last_metadata_wall_ms);
     write_by_result(j, "syncs", p, metadata_results, ARRAY_LEN(metadata_results));
+    json_u64(j, "entries_skipped", of_sync(p, SYNC_METADATA_SKIPPED));
     json_open(j, "selectors", '{');
     for (unsigned i = 0; cfg != NULL && i < SELECTION_COUNT; i++)
         json_u64(j, selection_name((enum selector_result)i),

@@ -20,6 +20,7 @@ struct fetch {
     struct schedule schedule;
     char *etag;           /* owned; of list; NULL: none */
     struct catalog *list; /* one reference; NULL: has not come yet */
+    size_t skipped;       /* entries of the last answer: another number is worth a line */
 };
 
 struct metadata {
@@ -169,6 +170,20 @@ static void keep_etag(struct fetch *f)
     f->etag = etag && strlen(etag) <= ETAG_MAX ? xstrdup(etag) : NULL;
 }
 
+static void tell_skipped(struct metadata *m, enum metadata_list which, size_t skipped)
+{
+    struct fetch *f = &m->fetches[which];
+    char count[24];
+    atomic_fetch_add_explicit(&m->stats->counters[SYNC_METADATA_SKIPPED], skipped,
+                              memory_order_relaxed);
+    snprintf(count, sizeof(count), "%zu", skipped);
+    if (skipped > 0 && skipped != f->skipped)
+        log_event(LOG_WARNING, "sync", "metadata.entries_skipped",
+                  "entries of a metadata list have no usable id or name; no route can select them",
+                  "list", keys[which], "entries", count, NULL);
+    f->skipped = skipped;
+}
+
 /* False: it is no list. */
 static bool take_list(struct metadata *m, enum metadata_list which, char text[STATS_ERROR_MAX])
 {
@@ -181,6 +196,7 @@ static bool take_list(struct metadata *m, enum metadata_list which, char text[ST
         return false;
     }
     keep_etag(f);
+    tell_skipped(m, which, list->skipped);
     if (f->list && catalog_same(f->list, list)) {
         catalog_unref(list);
         return true;

@@ -101,7 +101,8 @@ enum sync_counter {
     SYNC_METADATA_HTTP,
     SYNC_METADATA_NETWORK,
     SYNC_METADATA_INVALID,
-    SYNC_POLLS_OK, /* every poll of states ends in exactly one of these five */
+    SYNC_METADATA_SKIPPED, /* entries of lists without a usable id or name */
+    SYNC_POLLS_OK,         /* every poll of states ends in exactly one of these five */
     SYNC_POLLS_AUTH,
     SYNC_POLLS_HTTP,
     SYNC_POLLS_NETWORK,

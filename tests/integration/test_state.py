@@ -1,5 +1,6 @@
 """Where states come from and which breakers a route uses: metadata, polls, and what is not known."""
 
+import json
 import os
 import time
 
@@ -110,6 +111,21 @@ class SelectionTest(SelectionCase):
         got = self.selected(proxy)["all"]
         self.assertEqual((got["breakers_loaded"], got["breakers"], got["router"]), (True, [], None))
         self.assertEqual(control.samples, [])
+
+    def test_entries_that_cannot_be_selected_are_told_once_and_counted(self):
+        control = self.plane()
+        names = ("", "n" * 256, "n" * 257)
+        for name in names:
+            control.breakers[name] = ("closed", None)
+            control.metadata[name] = EU["metadata"]
+        proxy = self.proxy(config(state_source="poll"), control, warnings=["no usable id or name"])
+        proxy.wait_metric(lambda v: v >= 2, "metadata_syncs_total", result="not_modified")
+        proxy.expect_metric(3, "metadata_entries_skipped_total")
+        self.assertEqual(proxy.status()["control"]["metadata"]["entries_skipped"], 3)
+        self.assertEqual(self.selected(proxy)["all"]["breakers"], ["eu-1", "eu-2"])
+        del control.breakers[names[0]]
+        proxy.wait_metric(lambda v: v == 5, "metadata_entries_skipped_total")
+        self.assertEqual([json.loads(w)["entries"] for w in proxy.warning_lines()], ["3", "2"])
 
     def test_of_too_many_matches_the_first_by_name_count(self):
         names = [f"b{i:02}" for i in range(18)]
