@@ -1264,7 +1264,13 @@ class SoakTest(Case):
     @staticmethod
     def pipes(px):
         folder = f"/proc/{px.pid}/fd"
-        return sum(os.readlink(os.path.join(folder, n)).startswith("pipe:") for n in os.listdir(folder))
+        count = 0
+        for name in os.listdir(folder):
+            try:
+                count += os.readlink(os.path.join(folder, name)).startswith("pipe:")
+            except FileNotFoundError:
+                continue  # closed since the listing
+        return count
 
     def tell_progress(self, megabytes, ends):
         """Returns when all is moved, or nothing has been for 60 s."""
