@@ -291,7 +291,7 @@ def main():
     if tsan_prefix is not None:
         units(tally, "tsan", jobs, {}, tsan_prefix)
     instructions(tally)
-    integration(tally, "asan", 2 * jobs, leaks)  # most of a test is waiting
+    integration(tally, "asan", 2 * jobs + 1, leaks)  # most of a test is waiting
     if tsan_prefix is not None:
         integration(tally, "tsan", 2 * jobs, {}, [f"tests/integration/test_{t}.py" for t in THREADED], tsan_prefix)
     integration(tally, "release", jobs, {}, words=MEASURING)
