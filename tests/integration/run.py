@@ -35,7 +35,7 @@ SETUP_LIMIT_S = 90
 ONCE_MORE_MAX = 8  # more than these are no accident
 # What is never an accident; of the logs that follow "--- stderr" only what sanitizers say.
 FINAL = re.compile(r"Sanitizer|runtime error:|BUG:|BUG at|stack smashing|double free|Assertion .* failed")
-FINAL_WORDS = re.compile(r"exit code|no exit|books|balance|leak|still runs")
+FINAL_WORDS = re.compile(r"exit code|no exit|books to balance|leak|still runs")
 
 
 def final(detail):

@@ -191,6 +191,10 @@ class BooksTest(Case):
         want = {k: v for k, v in books.metrics.by("attempts_total", "outcome").items() if v}
         self.assertEqual(seen, want)
 
+    def nearly_balanced(self):
+        books = self.px.books()
+        return abs(books.started - books.ended - books.in_flight) < 60
+
     def test_a_balance_holds_at_every_moment_within_a_moment(self):
         control = self.control()
         control.keep_samples = False
@@ -208,9 +212,9 @@ class BooksTest(Case):
             t.start()
         try:
             for _ in range(40):
-                books = self.px.books()
-                # Counters are read one by one while both sides run: the difference stays small.
-                self.assertLess(abs(books.started - books.ended - books.in_flight), 60, str(books))
+                # Counters are read one by one while both sides run: the difference is small, unless
+                # the reader was held up between two of them.
+                wait_until(self.nearly_balanced, 5, lambda: f"a near balance: {self.px.books()}")
         finally:
             stop.set()
             for t in threads:
