@@ -238,9 +238,14 @@ static void push_line(enum line_kind kind, const char *line, size_t len)
 
 static void scrub(char *line, size_t len)
 {
-    for (size_t i = 0; i < len; i++) {
-        while (len - i > 8 && !eight_hold_control(line + i))
-            i += 8;
+    size_t i = 0;
+    while (len - i >= 8) {
+        unsigned at = eight_find_control(line + i);
+        i += at;
+        if (at < 8)
+            line[i++] = '?';
+    }
+    for (; i < len; i++) {
         unsigned char c = (unsigned char)line[i];
         if (c < 0x20 || c == 0x7f)
             line[i] = '?';

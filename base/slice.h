@@ -3,6 +3,7 @@
  */
 #ifndef BASE_SLICE_H
 #define BASE_SLICE_H
+#include <endian.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -29,15 +30,17 @@ static inline bool slice_eq_nocase(struct slice a, struct slice b)
 {
     return a.len == b.len && strncasecmp(a.p, b.p, a.len) == 0;
 }
-/* Whether one of the eight bytes at p is below a space, or DEL.  Exact: a borrow from one
- * byte into the next begins at a byte that is reported anyway. */
-static inline bool eight_hold_control(const char *p)
+/* The index of the first of the eight bytes at p that is below a space, or DEL; 8: none is.
+ * Exact: a borrow goes from a byte that is reported into those behind it. */
+static inline unsigned eight_find_control(const char *p)
 {
     const uint64_t ones = UINT64_C(0x0101010101010101), tops = ones * 0x80;
     uint64_t x;
     memcpy(&x, p, sizeof(x));
+    x = le64toh(x);
     uint64_t low = (x - ones * ' ') & ~x, del = x ^ (ones * 0x7f);
-    return ((low | ((del - ones) & ~del)) & tops) != 0;
+    uint64_t found = (low | ((del - ones) & ~del)) & tops;
+    return found ? (unsigned)__builtin_ctzll(found) / 8 : 8;
 }
 
 #endif

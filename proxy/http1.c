@@ -91,25 +91,27 @@ static struct slice trim(struct slice s)
     return s;
 }
 
-static bool is_text_byte(unsigned char c)
+/* The first control byte, or the end.  Eight at a time: every byte of every head comes along
+ * here. */
+static const char *find_control(const char *p, const char *end)
 {
-    return (c >= ' ' && c != 0x7f) || c == '\t';
+    while (end - p >= 8) {
+        unsigned at = eight_find_control(p);
+        p += at;
+        if (at < 8)
+            return p;
+    }
+    while (p < end && (unsigned char)*p >= ' ' && *p != 0x7f)
+        p++;
+    return p;
 }
 
-/* The first control byte that is no tab (RFC 9110 5.5), or the end.  Eight at a time: every
- * byte of every head comes along here. */
+/* Tabs are text (RFC 9110 5.5). */
 static const char *text_end(const char *p, const char *end)
 {
-    while (p < end) {
-        if (end - p >= 8 && !eight_hold_control(p)) {
-            p += 8;
-            continue;
-        }
-        if (!is_text_byte((unsigned char)*p))
-            return p;
+    while ((p = find_control(p, end)) < end && *p == '\t')
         p++;
-    }
-    return end;
+    return p;
 }
 
 static bool is_text(struct slice s)
@@ -245,10 +247,10 @@ static enum http1_error read_fields(struct http1_head *h, const char *fields, co
             colon++;
         if (colon == at || *colon != ':')
             return HTTP1_BAD_FIELD;
-        const char *cr = text_end(colon + 1, last);
-        if (*cr != '\r')
+        const char *cr = text_end(colon + 1, end);
+        if (cr == end || *cr != '\r')
             return HTTP1_BAD_FIELD;
-        if (cr == last || cr[1] != '\n')
+        if (cr >= last || cr[1] != '\n')
             return HTTP1_BAD_LINE_END;
         if (h->field_count >= max_fields)
             return HTTP1_TOO_MANY_FIELDS;
@@ -400,7 +402,7 @@ static enum http1_error read_meaning(struct http1_head *h, bool request, bool *h
     }
     /* Framing and routing fields are ours to write; a peer cannot name them away.  Nor Expect:
      * its sender would wait for an answer that nobody was asked for. */
-    for (size_t i = 0; i < h->field_count; i++) {
+    for (size_t i = 0; h->hop_names > 0 && i < h->field_count; i++) {
         struct http1_field *f = &h->fields[i];
         if (f->id == FIELD_HOST || f->id == FIELD_CONTENT_LENGTH || f->id == FIELD_EXPECT ||
             f->id == FIELD_TRANSFER_ENCODING)
@@ -420,19 +422,24 @@ static int on_complete(http_parser *parser)
 static const http_parser_settings framing_settings = { .on_headers_complete = on_complete };
 
 /* http-parser behind a start line of our own making, so that any method, and any status line
- * that we took, may stand there: [true] of a request. */
-static http_parser behind_start_line[2];
+ * that we took, may stand there, and behind the name that every framing field of the message
+ * has: [true] of a request, [true] of a coding. */
+static http_parser behind_name[2][2];
 
 /* limits.header_bytes alone bounds a head: http-parser's own 80 KiB would refuse some that
  * are within it.  The limit is one for the process, so it is set before any thread runs. */
 __attribute__((constructor)) static void prepare_parsers(void)
 {
     static const char *const lines[2] = { "HTTP/1.1 200 OK\r\n", "POST / HTTP/1.1\r\n" };
+    static const char *const names[2] = { "Content-Length:", "Transfer-Encoding:" };
     http_parser_set_max_header_size(UINT32_MAX);
     for (int request = 0; request < 2; request++) {
-        http_parser *p = &behind_start_line[request];
-        http_parser_init(p, request ? HTTP_REQUEST : HTTP_RESPONSE);
-        http_parser_execute(p, &framing_settings, lines[request], strlen(lines[request]));
+        for (int coding = 0; coding < 2; coding++) {
+            http_parser *p = &behind_name[request][coding];
+            http_parser_init(p, request ? HTTP_REQUEST : HTTP_RESPONSE);
+            http_parser_execute(p, &framing_settings, lines[request], strlen(lines[request]));
+            http_parser_execute(p, &framing_settings, names[coding], strlen(names[coding]));
+        }
     }
 }
 
@@ -452,34 +459,54 @@ static enum http1_error framing_error(const http_parser *parser)
     }
 }
 
+/* One field that says this and nothing else.  Whatever case it is in, it has been compared. */
+static bool is_plainly_chunked(const struct http1_head *h)
+{
+    size_t fields = 0;
+    bool plain = true;
+    for (size_t i = 0; i < h->field_count; i++) {
+        if (h->fields[i].id != FIELD_TRANSFER_ENCODING)
+            continue;
+        fields++;
+        plain &= h->fields[i].value.len == sizeof("chunked") - 1;
+    }
+    return plain && fields == 1;
+}
+
 /* What frames a message is read a second time, by a parser that many programs read it with: one
  * on which the two differ is refused.  What frames nothing is not asked for, such as a length
- * that chunked beats: where it stands must not matter.  Only of spellings of "chunked" does
- * that parser know fewer than there are (RFC 9110 5.6.1), and of white space behind a length;
- * what leaves here has neither. */
+ * that chunked beats: where it stands must not matter; nor for a coding spelled as a list with
+ * empty elements (RFC 9110 5.6.1), which that parser does not know and nobody is sent. */
 static enum http1_error confirm_framing(const struct http1_head *h, bool request)
 {
     if (h->framing == FRAMING_NONE || h->framing == FRAMING_CLOSE)
         return HTTP1_OK;
     bool chunked = h->framing == FRAMING_CHUNKED;
+    if (chunked && !is_plainly_chunked(h))
+        return HTTP1_OK;
     uint8_t id = chunked ? FIELD_TRANSFER_ENCODING : FIELD_CONTENT_LENGTH;
-    http_parser parser = behind_start_line[request];
+    http_parser parser = behind_name[request][chunked];
+    bool first = true;
     for (size_t i = 0; i < h->field_count; i++) {
         const struct http1_field *f = &h->fields[i];
         if (f->id != id)
             continue;
+        const char *from = f->value.p, *to = f->value.p + f->value.len;
+        if (!first) {
+            http_parser_execute(&parser, &framing_settings, "\r\n", 2);
+            from = f->line.p;
+        }
+        first = false;
         /* In a response a repeated Content-Length is no error if it says the same: read_length()
          * has seen to that (RFC 9110 8.6). */
         if (!request)
             parser.flags &= ~(unsigned)F_CONTENTLENGTH;
-        size_t trimmed = (size_t)(f->value.p + f->value.len - f->line.p);
-        bool space = trimmed + 2 < f->line.len;
-        http_parser_execute(&parser, &framing_settings, f->line.p, space ? trimmed : f->line.len);
-        if (space)
-            http_parser_execute(&parser, &framing_settings, "\r\n", 2);
+        http_parser_execute(&parser, &framing_settings, from, (size_t)(to - from));
     }
-    http_parser_execute(&parser, &framing_settings, "\r\n", 2);
+    http_parser_execute(&parser, &framing_settings, "\r\n\r\n", 4);
     enum http1_error err = framing_error(&parser); /* the first: it read nothing after it */
+    if (!err && chunked && !(parser.flags & F_CHUNKED))
+        return HTTP1_BAD_CODING;
     if (!err && !chunked && parser.content_length != h->content_length)
         return HTTP1_BAD_LENGTH;
     return err;
@@ -512,11 +539,8 @@ static enum http1_error read_request_line(struct http1_head *h, const char *data
     h->target = (struct slice){ target, (size_t)(sp2 - target) };
     if (!http1_is_token(h->method) || h->target.len == 0)
         return HTTP1_BAD_REQUEST_LINE;
-    for (size_t i = 0; i < h->target.len; i++) {
-        unsigned char c = (unsigned char)h->target.p[i];
-        if (c <= ' ' || c == 0x7f)
-            return HTTP1_BAD_REQUEST_LINE;
-    }
+    if (find_control(target, sp2) != sp2)
+        return HTTP1_BAD_REQUEST_LINE;
     int minor = read_version(sp2 + 1, len - (size_t)(sp2 + 1 - data));
     if (minor < 0)
         return minor == -2 ? HTTP1_BAD_VERSION : HTTP1_BAD_REQUEST_LINE;
