@@ -56,9 +56,7 @@ void answer_send(struct exchange *ex, const struct reply *r)
     }
     ex->status = (unsigned)mine.status;
 
-    struct strbuf *text = &ex->w->reply_text;
-    strbuf_clear(text);
-    reply_write(&mine, text, &ex->w->reply_body);
+    const struct strbuf *text = reply_text(&ex->w->reply, &mine, ex->snap->generation);
     conn_enqueue_bytes(&ex->down->c, strbuf_str(text), text->len);
     exchange_enter(ex, EX_REPLY);
     answer_run(ex);

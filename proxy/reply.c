@@ -187,3 +187,34 @@ void reply_write(const struct reply *r, struct strbuf *out, struct strbuf *scrat
     if (!r->no_body)
         strbuf_add(out, body, body_len);
 }
+
+/* Strings by their place: as long as a configuration lives, no other string comes there. */
+static bool is_same(const struct reply *a, const struct reply *b)
+{
+    return a->status == b->status && a->error == b->error && a->detail == b->detail &&
+           a->breaker == b->breaker && a->breaker_len == b->breaker_len &&
+           a->breaker_state == b->breaker_state && a->decision == b->decision &&
+           a->retry_after_ms == b->retry_after_ms && a->close == b->close &&
+           a->no_body == b->no_body && a->body_type == b->body_type && a->body == b->body &&
+           a->body_len == b->body_len && a->headers == b->headers;
+}
+
+const struct strbuf *reply_text(struct reply_kept *kept, const struct reply *r, uint64_t generation)
+{
+    /* Only of a breaker's refusal is all but an override's reason the configuration's. */
+    bool lasts = r->breaker && !r->reason && !r->authenticate;
+    if (lasts && kept->lasts && kept->generation == generation && is_same(&kept->of, r))
+        return &kept->text;
+    strbuf_clear(&kept->text);
+    reply_write(r, &kept->text, &kept->scratch);
+    kept->of = *r;
+    kept->generation = generation;
+    kept->lasts = lasts;
+    return &kept->text;
+}
+
+void reply_kept_free(struct reply_kept *kept)
+{
+    strbuf_free(&kept->text);
+    strbuf_free(&kept->scratch);
+}

@@ -6,6 +6,7 @@
  */
 #ifndef PROXY_REPLY_H
 #define PROXY_REPLY_H
+#include "base/strbuf.h"
 #include "proxy/metrics.h"
 #include "sync/breakers.h"
 #include <stdbool.h>
@@ -13,7 +14,6 @@
 #include <stdint.h>
 
 struct name_value_list;
-struct strbuf;
 
 struct reply {
     int status;
@@ -39,5 +39,18 @@ const char *reply_reason(int status); /* "Bad Gateway" */
 size_t reply_safe_name(const char *name, size_t len, char out[65]);
 /* Appends to out; what scratch held is lost. */
 void reply_write(const struct reply *r, struct strbuf *out, struct strbuf *scratch);
+
+/* The last answer's text: an open breaker says the same to everybody. */
+struct reply_kept {
+    struct strbuf text, scratch;
+    struct reply of;
+    uint64_t generation; /* of the configuration that owns what the reply points at */
+    bool lasts;          /* all of that lives as long as the configuration */
+};
+
+/* The text of r, written only if it is not the last one's; valid until the next call. */
+const struct strbuf *reply_text(struct reply_kept *kept, const struct reply *r,
+                                uint64_t generation);
+void reply_kept_free(struct reply_kept *kept);
 
 #endif

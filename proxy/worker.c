@@ -275,8 +275,7 @@ void worker_free(struct worker *w)
     event_free(w->tick_event);
     close(w->wake_fd);
     event_base_free(w->base);
-    strbuf_free(&w->reply_text);
-    strbuf_free(&w->reply_body);
+    reply_kept_free(&w->reply);
     free(w->listeners);
     free(w);
 }

@@ -9,9 +9,9 @@
 #ifndef PROXY_WORKER_H
 #define PROXY_WORKER_H
 #include "base/prng.h"
-#include "base/strbuf.h"
 #include "proxy/buffer.h"
 #include "proxy/metrics.h"
+#include "proxy/reply.h"
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdbool.h>
@@ -36,6 +36,8 @@ struct list { /* intrusive, doubly linked, with a head of the same type */
     struct list *next, *prev;
 };
 
+#define TARGETS_RECENT 64 /* a power of two */
+
 struct worker {
     struct proxy *proxy;
     unsigned index;
@@ -48,6 +50,7 @@ struct worker {
     struct dns *dns;
     struct map *targets; /* "host:port" -> struct target */
     struct list target_lru;
+    struct target *recent_targets[TARGETS_RECENT];
     struct list pool_lru;  /* idle upstream connections, oldest first */
     struct list runq;      /* connections to serve again next turn */
     struct list starved;   /* connections waiting for a buffer block */
@@ -63,7 +66,7 @@ struct worker {
     struct connect_job *free_jobs;
     unsigned free_job_count;
     uint64_t exchange_serial;
-    struct strbuf reply_text, reply_body; /* of the answer being written */
+    struct reply_kept reply;
     size_t idle_upstreams;
     struct listener *listeners;
     unsigned listener_count;

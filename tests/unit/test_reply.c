@@ -333,11 +333,97 @@ static void retry_after_is_whole_seconds_rounded_up(void **state)
     }
 }
 
+/* ---- The text that is kept ---- */
+
+static void expect_kept(struct reply_kept *kept, const struct reply *r, uint64_t generation,
+                        const char *what)
+{
+    struct strbuf want = STRBUF_INIT, scratch = STRBUF_INIT;
+
+    reply_write(r, &want, &scratch);
+    const struct strbuf *got = reply_text(kept, r, generation);
+    if (got->len != want.len || memcmp(strbuf_str(got), strbuf_str(&want), want.len) != 0)
+        fail_msg("%s: got\n%s\nwant\n%s", what, strbuf_str(got), strbuf_str(&want));
+    strbuf_free(&want);
+    strbuf_free(&scratch);
+}
+
+static void a_kept_text_is_always_that_of_the_reply(void **state)
+{
+    (void)state;
+    struct name_value header = { (char *)"X-A", (char *)"b" };
+    struct name_value_list headers = { &header, 1 };
+    struct reply first = refusal("b", 1);
+    enum { CHANGES = 15 };
+    struct reply changed[CHANGES];
+    struct reply_kept kept = { 0 };
+
+    for (size_t i = 0; i < CHANGES; i++)
+        changed[i] = first;
+    changed[0].status = 429;
+    changed[1].error = PERR_PROXY_INTERNAL_ERROR;
+    changed[2].detail = "circuit breaker is elsewhere";
+    changed[3].breaker = "c";
+    changed[4].breaker_len = 0;
+    changed[5].breaker_state = "half_open";
+    changed[6].decision = "throttle";
+    changed[7].reason = "because";
+    changed[8].retry_after_ms = 2000;
+    changed[9].close = true;
+    changed[10].no_body = true;
+    changed[11].authenticate = true;
+    changed[12].body = "sorry";
+    changed[12].body_len = 5;
+    changed[12].body_type = "text/plain";
+    changed[13] = changed[12];
+    changed[13].body_len = 4;
+    changed[14].headers = &headers;
+    for (size_t i = 0; i < CHANGES; i++) {
+        char what[32];
+        snprintf(what, sizeof(what), "change %zu", i);
+        expect_kept(&kept, &first, 1, what);
+        expect_kept(&kept, &first, 1, what);
+        expect_kept(&kept, &changed[i], 1, what);
+        expect_kept(&kept, &changed[i], 1, what);
+        expect_kept(&kept, &first, 1, what);
+    }
+    reply_kept_free(&kept);
+}
+
+static void what_may_have_changed_in_place_is_written_anew(void **state)
+{
+    (void)state;
+    char body[] = "one", name[] = "a";
+    struct reply_kept kept = { 0 };
+    struct reply of_configuration = refusal("b", 1), of_override = refusal("b", 1),
+                 ours = plain(502);
+
+    of_configuration.body = body;
+    of_configuration.body_len = 3;
+    of_configuration.body_type = "text/plain";
+    expect_kept(&kept, &of_configuration, 1, "as it was");
+    memcpy(body, "two", 3);
+    expect_kept(&kept, &of_configuration, 2, "another configuration");
+
+    of_override.reason = name;
+    expect_kept(&kept, &of_override, 2, "as it was");
+    name[0] = 'b';
+    expect_kept(&kept, &of_override, 2, "another reason");
+
+    ours.detail = name;
+    expect_kept(&kept, &ours, 2, "as it was");
+    name[0] = 'c';
+    expect_kept(&kept, &ours, 2, "another detail");
+    reply_kept_free(&kept);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(an_error_is_a_problem_with_a_proxy_status),
         cmocka_unit_test(a_refusal_names_its_breaker_in_the_reason_phrase),
+        cmocka_unit_test(a_kept_text_is_always_that_of_the_reply),
+        cmocka_unit_test(what_may_have_changed_in_place_is_written_anew),
         cmocka_unit_test(an_answer_with_a_body_of_its_own_carries_no_error),
         cmocka_unit_test(the_reason_of_an_override_is_in_the_details_whatever_the_body),
         cmocka_unit_test(a_refusal_of_the_routes_own_still_says_who_refused),
