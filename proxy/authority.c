@@ -138,7 +138,7 @@ static bool has_scheme(struct slice target, struct slice scheme)
            slice_eq_nocase((struct slice){ target.p, scheme.len }, scheme);
 }
 
-enum target_error target_parse_absolute(struct authority *out, struct slice *path,
+enum target_error target_split_absolute(struct slice *authority, struct slice *path,
                                         struct slice target)
 {
     static const struct slice http = SLICE("http://");
@@ -155,7 +155,16 @@ enum target_error target_parse_absolute(struct authority *out, struct slice *pat
     *path = (struct slice){ rest.p + n, rest.len - n };
     if (memchr(path->p, '#', path->len))
         return TARGET_FRAGMENT;
-    return authority_parse(out, (struct slice){ rest.p, n }, 80);
+    *authority = (struct slice){ rest.p, n };
+    return TARGET_OK;
+}
+
+enum target_error target_parse_absolute(struct authority *out, struct slice *path,
+                                        struct slice target)
+{
+    struct slice authority;
+    enum target_error err = target_split_absolute(&authority, path, target);
+    return err ? err : authority_parse(out, authority, 80);
 }
 
 size_t authority_label(const struct authority *a, char *out, size_t size)

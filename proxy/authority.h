@@ -42,6 +42,9 @@ enum target_error authority_parse(struct authority *out, struct slice s, uint16_
 /* absolute-form; *path is what follows the authority ("" if nothing does). */
 enum target_error target_parse_absolute(struct authority *out, struct slice *path,
                                         struct slice target);
+/* Its first half: *authority is still to be parsed, with default port 80. */
+enum target_error target_split_absolute(struct slice *authority, struct slice *path,
+                                        struct slice target);
 /* "host" or "host:port", the port left out for 80 and 443: the value of {host}. */
 size_t authority_label(const struct authority *a, char *out, size_t size);
 /* A name with each "{host}" replaced by that label.  -1: too long for out. */

@@ -358,11 +358,12 @@ static bool parse_redirected(struct exchange *ex, const struct http1_head *h, st
     return true;
 }
 
-/* False: answered. */
+/* Of a known target nothing but a->raw is set.  False: answered. */
 static bool parse_target(struct exchange *ex, const struct http1_head *h, struct authority *a,
-                         struct slice *path)
+                         struct slice *path, struct target **known)
 {
     struct authority host;
+    *known = NULL;
     *path = (struct slice){ h->target.p, 0 };
     if (ex->down->original) {
         if (!parse_redirected(ex, h, a, path))
@@ -373,7 +374,11 @@ static bool parse_target(struct exchange *ex, const struct http1_head *h, struct
     } else if (slice_eq(h->method, SLICE("CONNECT"))) {
         return parse_connect(ex, h, a);
     } else {
-        enum target_error err = target_parse_absolute(a, path, h->target);
+        enum target_error err = target_split_absolute(&a->raw, path, h->target);
+        if (!err)
+            *known = target_recall(ex->w, a->raw);
+        if (!err && !*known)
+            err = authority_parse(a, a->raw, 80);
         if (err) {
             bad_request(ex, err == TARGET_HTTPS ? 501 : 400, target_error_text(err));
             return false;
@@ -382,8 +387,8 @@ static bool parse_target(struct exchange *ex, const struct http1_head *h, struct
             return true; /* read a moment ago */
     }
     /* An empty Host names nobody (RFC 9112 3.2); here it is known otherwise where it goes. */
-    bool known = ex->down->original || ex->down->inner;
-    if (h->host && !(known && h->host->value.len == 0) &&
+    bool told = ex->down->original || ex->down->inner;
+    if (h->host && !(told && h->host->value.len == 0) &&
         authority_parse(&host, h->host->value, 80)) {
         bad_request(ex, 400, http1_error_text(HTTP1_BAD_HOST));
         return false;
@@ -391,7 +396,7 @@ static bool parse_target(struct exchange *ex, const struct http1_head *h, struct
     return true;
 }
 
-static void find_route(struct exchange *ex, struct http1_head *h, const struct authority *a,
+static void find_route(struct exchange *ex, struct http1_head *h, struct target *target,
                        struct slice path)
 {
     struct slice bare = without_query(path);
@@ -399,7 +404,7 @@ static void find_route(struct exchange *ex, struct http1_head *h, const struct a
         bare = SLICE("/");
     if (!ex->is_connect)
         copy_cut(ex->path, sizeof(ex->path), bare);
-    ex->target = target_get(ex->w, a);
+    ex->target = target;
     struct route_request rq = { .method = h->method,
                                 .path = bare,
                                 .has_header = ex->is_connect ? NULL : request_has_header,
@@ -427,7 +432,7 @@ void request_begin_opaque(struct downstream *d, const struct authority *a)
     to.fixed = d->original;
     if (!admit(ex))
         return;
-    find_route(ex, &none, &to, SLICE("/"));
+    find_route(ex, &none, target_get(ex->w, &to), SLICE("/"));
     if (tunnel_passes(ex, SLICE("CONNECT")))
         open_tunnel(ex);
 }
@@ -436,12 +441,13 @@ void request_begin(struct downstream *d, struct http1_head *h, size_t head_len)
 {
     struct exchange *ex = exchange_new(d);
     struct authority a;
+    struct target *target;
     struct slice path;
     const char *head = (const char *)block_bytes(d->c.in);
     note_request(ex, h);
     /* The bytes stay where they are until the next read: h goes on pointing at them. */
     d->c.in->start += (uint32_t)head_len;
-    if (!admit(ex) || !authenticate(ex, h) || !parse_target(ex, h, &a, &path))
+    if (!admit(ex) || !authenticate(ex, h) || !parse_target(ex, h, &a, &path, &target))
         return;
     int64_t forwards = max_forwards(h);
     if (forwards == FORWARDS_MALFORMED) {
@@ -452,7 +458,11 @@ void request_begin(struct downstream *d, struct http1_head *h, size_t head_len)
         reply_as_last_hop(ex, h, head, head_len);
         return;
     }
-    find_route(ex, h, &a, path);
+    if (target)
+        target_take(ex->w, target);
+    else
+        target = target_get(ex->w, &a);
+    find_route(ex, h, target, path);
     ex->upgrade = !ex->is_connect && listed_upgrades(ex, h, ex->offered);
     bool passes =
         ex->is_connect || ex->upgrade ? tunnel_passes(ex, h->method) : decide_pass(ex, h->method);

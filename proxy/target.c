@@ -11,8 +11,49 @@
 
 #define TARGETS_MAX 4096
 
+/* ---- Those asked for lately ---- */
+
+static struct target **recent_place(struct target *const *recent, struct slice authority)
+{
+    const uint64_t mix = UINT64_C(0x9e3779b97f4a7c15);
+    uint64_t hash = authority.len, part;
+    size_t i = 0;
+    for (; authority.len - i >= sizeof(part); i += sizeof(part)) {
+        memcpy(&part, authority.p + i, sizeof(part));
+        hash = (hash ^ part) * mix;
+        hash ^= hash >> 32;
+    }
+    for (; i < authority.len; i++)
+        hash = (hash ^ (unsigned char)authority.p[i]) * mix;
+    return (struct target **)&recent[hash >> 32 & (TARGETS_RECENT - 1)];
+}
+
+/* As its key, or without port 80: so spelled, it would be parsed to this very key. */
+static bool is_spelled(const struct target *t, struct slice authority)
+{
+    size_t len = t->authority_len;
+    if (t->port == 80 && authority.len != len)
+        len -= sizeof(":80") - 1;
+    return authority.len == len && memcmp(authority.p, t->key, len) == 0;
+}
+
+struct target *target_recall(const struct worker *w, struct slice authority)
+{
+    struct target *t = *recent_place(w->recent_targets, authority);
+    return t && is_spelled(t, authority) ? t : NULL;
+}
+
+static void remember(struct worker *w, struct target *t, struct slice authority)
+{
+    if (!t->is_fixed && is_spelled(t, authority))
+        *recent_place(w->recent_targets, authority) = t;
+}
+
 static void target_forget(struct worker *w, struct target *t)
 {
+    for (size_t i = 0; i < TARGETS_RECENT; i++)
+        if (w->recent_targets[i] == t)
+            w->recent_targets[i] = NULL;
     list_remove(&t->lru);
     map_remove(w->targets, t->key, t->key_len);
     route_candidates_free(&t->candidates);
@@ -64,10 +105,16 @@ struct target *target_get(struct worker *w, const struct authority *a)
         list_init(&t->idle);
         map_put(w->targets, key, len, t);
     }
+    remember(w, t, a->raw);
+    target_take(w, t);
+    return t;
+}
+
+void target_take(struct worker *w, struct target *t)
+{
     list_remove(&t->lru);
     list_add_tail(&w->target_lru, &t->lru);
     t->refs++;
-    return t;
 }
 
 void target_ref(struct target *t)

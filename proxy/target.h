@@ -46,6 +46,11 @@ struct target {
 
 /* Adds a reference. */
 struct target *target_get(struct worker *w, const struct authority *a);
+/* What target_get would find for this authority with default port 80, if it was asked for lately
+ * and is spelled as most are: in lower case, plainly.  NULL: parse it.  Adds no reference. */
+struct target *target_recall(const struct worker *w, struct slice authority);
+/* Takes what target_recall has found: as target_get. */
+void target_take(struct worker *w, struct target *t);
 void target_ref(struct target *t);
 void target_unref(struct target *t);
 void targets_free(struct worker *w);

@@ -170,6 +170,136 @@ static void the_least_recently_used_target_goes_first(void **state)
     assert_non_null(map_get(w->targets, "h2:80", 5));
 }
 
+/* ---- Those asked for lately ---- */
+
+static void an_authority_spelled_as_the_key_is_recalled_and_no_other(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *known, *asked;
+        bool recalled;
+    } cases[] = {
+        { "a.b", "a.b", true },
+        { "a.b", "a.b:80", false },
+        { "a.b:80", "a.b:80", true },
+        { "a.b", "A.B", false },
+        { "a.b", "a.b.", false },
+        { "a.b", "a.b:", false },
+        { "a.b", "a.b:81", false },
+        { "a.b:81", "a.b", false },
+        { "a.b:81", "a.b:81", true },
+        { "a.b:8080", "a.b", false },
+        { "a.b:8080", "a.b:80", false },
+        { "A.B.", "a.b", false }, /* nobody has spelled it so yet */
+        { "[::1]", "[::1]", true },
+        { "[::1]:81", "[::1]:81", true },
+        { "[::1]", "[0::1]", false },
+        { "u@a.b", "a.b", false },
+        { "a.b", "u@a.b", false },
+        { "one-of-the-longer-names.example:8080", "one-of-the-longer-names.example:8080", true },
+    };
+
+    for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
+        struct worker *w = p.workers[0];
+        struct authority a;
+        struct target *t = NULL;
+        memset(w->recent_targets, 0, sizeof(w->recent_targets));
+        if (authority_parse(&a, slice_of(cases[i].known), 80) == TARGET_OK)
+            t = target_get(w, &a);
+        struct target *again = target_recall(w, slice_of(cases[i].asked));
+        if (again != (cases[i].recalled ? t : NULL))
+            fail_msg("%s after %s: recalled %d", cases[i].asked, cases[i].known, again != NULL);
+        assert_null(target_recall(p.workers[1], slice_of(cases[i].asked)));
+        if (t)
+            target_unref(t);
+    }
+}
+
+static void what_is_recalled_is_what_parsing_finds(void **state)
+{
+    (void)state;
+    struct worker *w = p.workers[0];
+    unsigned recalled = 0;
+
+    for (unsigned i = 0; i < 20000; i++) {
+        char text[64];
+        struct authority a;
+        snprintf(text, sizeof(text), i % 3 ? "host-%u.example" : "host-%u.example:%u", i % 50,
+                 i % 3 + 80);
+        struct target *known = target_recall(w, slice_of(text));
+        assert_int_equal(authority_parse(&a, slice_of(text), 80), TARGET_OK);
+        struct target *t = target_get(w, &a);
+        if (known && known != t)
+            fail_msg("%s: recalled %s", text, known->key);
+        recalled += known != NULL;
+        target_unref(t);
+    }
+    assert_true(recalled > 0);
+}
+
+static void a_redirected_target_is_not_recalled(void **state)
+{
+    (void)state;
+    struct worker *w = p.workers[0];
+    struct authority a;
+    struct address to = { .in = { .sin_family = AF_INET, .sin_port = htons(80) } };
+
+    assert_int_equal(authority_parse(&a, SLICE("a.b"), 80), TARGET_OK);
+    a.fixed = &to;
+    struct target *t = target_get(w, &a);
+    assert_null(target_recall(w, SLICE("a.b")));
+    target_unref(t);
+}
+
+static void a_forgotten_target_is_not_recalled(void **state)
+{
+    (void)state;
+    struct worker *w = p.workers[0];
+    char text[32];
+
+    target_unref(get(0, "first"));
+    struct target *t = target_recall(w, SLICE("first"));
+    assert_non_null(t);
+    target_take(w, t);
+    assert_int_equal(t->refs, 1);
+    target_unref(t);
+    for (unsigned i = 0; i < 4096; i++) {
+        snprintf(text, sizeof(text), "h%u", i);
+        target_unref(get(0, text));
+    }
+    assert_null(map_get(w->targets, "first:80", 8));
+    assert_null(target_recall(w, SLICE("first")));
+    for (size_t i = 0; i < TARGETS_RECENT; i++)
+        assert_ptr_not_equal(w->recent_targets[i], t);
+}
+
+static void what_is_recalled_counts_as_used(void **state)
+{
+    (void)state;
+    struct worker *w = p.workers[0];
+    char text[32];
+
+    for (unsigned i = 0; i < 4096; i++) {
+        snprintf(text, sizeof(text), "h%u", i);
+        target_unref(get(0, text));
+        if (i == 0)
+            continue;
+        struct target *h0 = target_recall(w, SLICE("h0"));
+        if (!h0)
+            continue; /* another has its place now */
+        target_take(w, h0);
+        target_unref(h0);
+    }
+    target_unref(get(0, "h0"));
+    struct target *h0 = target_recall(w, SLICE("h0"));
+    assert_non_null(h0);
+    target_take(w, h0);
+    target_unref(h0);
+    target_unref(get(0, "new"));
+    assert_non_null(map_get(w->targets, "h0:80", 5));
+    assert_null(map_get(w->targets, "h1:80", 5));
+}
+
 /* ---- Names of templated routes ---- */
 
 /* A route that is made live by hand. */
@@ -429,6 +559,11 @@ int main(void)
         TEST(a_target_knows_its_host_port_and_label),
         TEST(references_keep_a_target_when_room_is_made),
         TEST(the_least_recently_used_target_goes_first),
+        TEST(an_authority_spelled_as_the_key_is_recalled_and_no_other),
+        TEST(what_is_recalled_is_what_parsing_finds),
+        TEST(a_redirected_target_is_not_recalled),
+        TEST(a_forgotten_target_is_not_recalled),
+        TEST(what_is_recalled_counts_as_used),
         TEST(host_in_a_name_becomes_the_label),
         TEST(names_are_looked_up_once_per_snapshot),
         TEST(a_route_without_templates_needs_no_lookup),
