@@ -77,8 +77,6 @@ void conn_init(struct conn *c, struct worker *w, int fd, const struct conn_ops *
     *c = (struct conn){
         .w = w, .ops = ops, .fd = fd, .connecting = connecting, .deadline_ms = CONN_NO_DEADLINE
     };
-    int one = 1;
-    setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one));
     event_assign(&c->ev, w->base, fd, EV_READ | EV_WRITE | EV_CLOSED | EV_ET | EV_PERSIST,
                  on_socket_event, c);
     event_add(&c->ev, NULL);
@@ -391,6 +389,12 @@ int conn_connect_error(struct conn *c)
     if (getsockopt(c->fd, SOL_SOCKET, SO_ERROR, &err, &len) < 0)
         return errno;
     return err;
+}
+
+void conn_send_at_once(int fd)
+{
+    int one = 1;
+    setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one));
 }
 
 void conn_keepalive(int fd, int64_t after_ms)

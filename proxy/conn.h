@@ -110,6 +110,8 @@ void conn_release_empty(struct conn *c);
 
 void conn_set_deadline(struct conn *c, int64_t at_ms); /* monotonic; CONN_NO_DEADLINE clears */
 void conn_run_again(struct conn *c);                   /* on_ready at the end of this turn */
+/* Nothing waits for more to fill a segment. */
+void conn_send_at_once(int fd);
 /* timeouts.keepalive finds peers that are gone without a word; OFF: nobody asks them. */
 void conn_keepalive(int fd, int64_t after_ms);
 int conn_connect_error(struct conn *c); /* SO_ERROR of a finished connect */

@@ -98,6 +98,7 @@ static struct upstream *upstream_new(struct exchange *ex, int fd, const struct a
     up->allowed_in = ex->snap->generation;
     up->ex = ex;
     note_as_own(up);
+    conn_send_at_once(fd);
     conn_keepalive(fd, ex->route->cfg->timeouts.keepalive_ms);
     COUNT(w->c.upstream_connections);
     COUNT(w->c.upstream_connects_ok);

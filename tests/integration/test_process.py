@@ -1,8 +1,10 @@
 """The process itself: no capability, any user, nothing written, and the system calls that the documentation lists."""
 
+import ctypes
 import os
 import random
 import re
+import socket
 import subprocess
 import threading
 import unittest
@@ -34,9 +36,48 @@ exec chroot "$root" setpriv --reuid="$uid" --regid="$gid" --clear-groups --no-ne
 FILE_CALLS = ("open,openat,openat2,creat,mkdir,mkdirat,mknod,mknodat,rename,renameat,renameat2,unlink,unlinkat,rmdir,link,linkat,"
               "symlink,symlinkat,truncate,ftruncate,chmod,fchmod,fchmodat,chown,fchown,lchown,fchownat,utimensat,setxattr,mount")
 
+PIDFD_GETFD = 438  # the same on every architecture
+
+
+def connections_of(pid):
+    """Copies of the sockets of a child that have an internet peer."""
+    libc, found = ctypes.CDLL(None, use_errno=True), []
+    whole = os.pidfd_open(pid)
+    for fd in map(int, os.listdir(f"/proc/{pid}/fd")):
+        copy = libc.syscall(PIDFD_GETFD, whole, fd, 0)
+        if copy < 0:
+            continue  # closed meanwhile
+        if not os.readlink(f"/proc/self/fd/{copy}").startswith("socket:"):
+            os.close(copy)
+            continue
+        sock = socket.socket(fileno=copy)
+        try:
+            has_peer = sock.family in (socket.AF_INET, socket.AF_INET6) and sock.getpeername()
+        except OSError:
+            has_peer = False
+        if has_peer:
+            found.append(sock)
+        else:
+            sock.close()
+    os.close(whole)
+    return found
+
 
 class ProcessTest(Case):
     time_limit_s = 120
+
+    def test_every_connection_sends_at_once_what_it_has(self):
+        origin, server, proxy = self.http_origin(), self.origin(echo), self.proxy()
+        kept = self.client(proxy)
+        self.assertEqual(kept.get(origin.url + "/").status, 200)
+        through = tunnel(self.client(proxy), server.authority)
+        sockets = connections_of(proxy.pid)
+        wanted = {kept.sock.getsockname()[1], through.sock.getsockname()[1], origin.port, server.port}
+        self.assertLessEqual(wanted, {sock.getpeername()[1] for sock in sockets})
+        for sock in sockets:
+            if sock.getpeername()[1] in wanted:
+                self.assertEqual(sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY), 1, sock.getpeername())
+            sock.close()
 
     def everything(self, control, proxy):
         """Something of all that the proxy does."""
