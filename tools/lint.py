@@ -39,7 +39,7 @@ CONTROL_DOOR = "control/control.h"
 CONTROL_DOOR_USERS = {"proxy/main.c", "proxy/status.c", "proxy/families.h"}
 
 PURE = ["proxy/route", "proxy/gate", "proxy/probe", "proxy/switches", "proxy/explain", "proxy/classify", "proxy/rewrite",
-        "proxy/http1", "proxy/auth", "proxy/pace", "proxy/authority", "proxy/tls_hello", "proxy/json_scan", "proxy/inspect",
+        "proxy/http1", "proxy/http1_body", "proxy/auth", "proxy/pace", "proxy/authority", "proxy/tls_hello", "proxy/json_scan", "proxy/inspect",
         "control/evaluator", "control/machine", "control/persist", "control/store", "sync/sse", "sync/state_event", "sync/batch",
         "sync/sample", "sync/backoff", "sync/schedule", "sync/source"]
 PURE_ROOM = "config"
