@@ -203,6 +203,15 @@ static void finish_tunnel(struct exchange *ex, enum request_result result)
     }
 }
 
+/* Who asked for the close sends no more (RFC 9112 9.6): nothing can meet the closed socket and
+ * cost the answer.  Behind a body some old clients send an empty line all the same. */
+static bool has_had_last_word(const struct exchange *ex)
+{
+    const struct conn *c = &ex->down->c;
+    return ex->client_close && ex->rq == RQ_NONE && !ex->is_connect && !c->readable &&
+           (!c->in || block_len(c->in) == 0);
+}
+
 void exchange_finish(struct exchange *ex, enum request_result result)
 {
     struct downstream *d = ex->down;
@@ -231,6 +240,7 @@ void exchange_finish(struct exchange *ex, enum request_result result)
                               (ex->response_body.framing == FRAMING_CHUNKED && !ex->chunked_out);
     bool cut_unmarked = ex->silent || (ex->rs == RS_CUT && delimited_by_close);
     bool keep = whole && request_read && !ex->close_after && !ex->client_gone;
+    bool last_word = has_had_last_word(ex);
     exchange_enter(ex, EX_DONE);
     exchange_free(ex);
     if (cut_unmarked) {
@@ -238,7 +248,7 @@ void exchange_finish(struct exchange *ex, enum request_result result)
         downstream_reset(d); /* only a reset shows that the end is not the end */
         return;
     }
-    downstream_exchange_done(d, keep, whole);
+    downstream_exchange_done(d, keep, whole && !last_word);
 }
 
 /* ---- Deadlines ---- */

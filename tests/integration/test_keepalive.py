@@ -2,7 +2,7 @@
 
 import threading
 
-from harness import Case, SharedCase, request
+from harness import Case, SharedCase, request, slowdown
 
 
 class KeepaliveTest(SharedCase):
@@ -49,6 +49,29 @@ class KeepaliveTest(SharedCase):
         self.assert_self_made(client.read_response(), 400, "http_request_error")
         client.expect_eof()
         self.assertNotIn("/never", origin.paths)
+
+    def test_who_asked_for_the_close_is_closed_without_waiting_for_its_own(self):
+        origin, proxy = self.http_origin(), self.proxy()
+        for asks in (request("GET", origin.url + "/bytes/200000", "Connection: close"),
+                     request("HEAD", origin.url + "/", "Connection: close"),
+                     f"GET {origin.url}/bytes/200000 HTTP/1.0\r\n\r\n".encode()):
+            with self.subTest(asks):
+                client = self.client(proxy)
+                self.assertEqual(client.request(asks, asks.split()[0].decode()).status, 200)
+                client.expect_eof()
+                proxy.expect_metric(0, "client_connections", "though the client has not closed", 2.0 * slowdown())
+                client.close()
+
+    def test_what_comes_behind_the_last_request_does_not_cost_the_answer(self):
+        origin, proxy = self.http_origin(), self.proxy()
+        for body in (b"", b"hello"):
+            with self.subTest(body):
+                client = self.client(proxy)
+                client.send(request("POST", origin.url + "/slow/100", "Connection: close", body=body))
+                proxy.wait_metric(lambda n: n == 1, "requests_in_flight")
+                client.send(b"\r\n")
+                self.assert_relayed(client.read_response("POST"), 200, b"late")
+                client.expect_eof("the end, and no reset")
 
     def test_a_clients_close_is_honoured_in_lists_and_any_case(self):
         origin = self.http_origin()
