@@ -122,10 +122,20 @@ static bool is_quiet_now(struct upstream *up)
 /* Asking is a system call beside the four that move a request and its answer.  It is left out
  * where the loop would know, and the request could be sent again if it did not: then only what
  * comes within this short turn is missed, as is what is still on the wire. */
+static bool may_go_unasked(const struct exchange *ex)
+{
+    return ex->replayable && worker_knows_all(ex->w);
+}
+
+/* What has come since it was read the loop would know of from the next turn on. */
+static bool rested(const struct upstream *up)
+{
+    return up->released_in != up->c.w->turn;
+}
+
 static bool is_fit_for(const struct exchange *ex, struct upstream *up)
 {
-    bool known =
-        ex->replayable && !up->c.readable && !conn_has_news(&up->c) && worker_knows_all(up->c.w);
+    bool known = may_go_unasked(ex) && rested(up) && !up->c.readable && !conn_has_news(&up->c);
     return known ? !up->c.dead && !up->c.in : is_quiet_now(up);
 }
 
@@ -160,11 +170,22 @@ static bool is_allowed(struct upstream *up, const struct snapshot *snap)
     return true;
 }
 
+/* The one used last, but sooner one that need not be asked.  There is one. */
+static struct upstream *first_idle(const struct exchange *ex)
+{
+    const struct list *idle = &ex->target->idle;
+    if (may_go_unasked(ex)) /* so in a short turn: few have been released in it */
+        for (struct list *l = idle->next; l != idle; l = l->next)
+            if (rested(CONTAINER(l, struct upstream, idle_link)))
+                return CONTAINER(l, struct upstream, idle_link);
+    return CONTAINER(idle->next, struct upstream, idle_link);
+}
+
 static struct upstream *take_idle(struct exchange *ex)
 {
     struct target *t = ex->target;
     while (!list_empty(&t->idle)) {
-        struct upstream *up = CONTAINER(t->idle.next, struct upstream, idle_link);
+        struct upstream *up = first_idle(ex);
         if (!t->is_literal && !dns_still_answers(ex->w->dns, t->host, &up->address)) {
             upstream_close(up);
             continue;
@@ -226,6 +247,7 @@ void upstream_release(struct upstream *up, bool reusable)
     int64_t idle_ms = up->ex->route->cfg->timeouts.upstream_idle_ms;
     up->ex = NULL;
     up->served++;
+    up->released_in = w->turn;
     bool anywhere = up->owner || up->target->is_literal; /* see take_parked */
     if (!reusable || !is_quiet(up) || idle_ms == 0 || !is_allowed(up, w->snap) ||
         (!anywhere && !dns_still_answers(w->dns, up->target->host, &up->address))) {

@@ -22,6 +22,7 @@ struct exchange;
 struct upstream {
     struct conn c;
     struct list idle_link;    /* in target->idle */
+    uint64_t released_in;     /* turn of the worker; 0: not yet.  Read with idle_link */
     struct list pool_link;    /* in worker->pool_lru */
     struct target *target;    /* a reference */
     struct exchange *ex;      /* the borrower; NULL: idle */
