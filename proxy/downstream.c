@@ -140,11 +140,12 @@ static void linger_read(struct downstream *d)
         conn_drop_in(&d->c);
         if (io == IO_AGAIN || io == IO_YIELD || io == IO_STARVED)
             return;
-        if (io != IO_OK || got >= d->linger_left) {
+        d->linger_left -= got < d->linger_left ? got : d->linger_left;
+        /* Closing on what it still sends would take along what it has yet to get. */
+        if (io != IO_OK || (d->linger_left == 0 && conn_unsent_bytes(&d->c) == 0)) {
             downstream_close(d);
             return;
         }
-        d->linger_left -= got;
     }
 }
 

@@ -23,7 +23,7 @@ struct upstream;
 
 #define EMPTY_LINES_MAX 4 /* before a request line (RFC 9112 2.2) */
 #define LINGER_MS       5000
-#define LINGER_BYTES    (1024 * 1024)
+#define LINGER_BYTES    (1024 * 1024) /* or more, while the answer is still with our kernel */
 
 /* Why a connection gets one error answer instead of service. */
 enum turned_away {

@@ -200,6 +200,22 @@ class BodyTest(SharedCase):
         client.send(b"x" * 99_000)
         self.assertTrue(done.wait(5), "the origin has to get the rest of the upload")
 
+    def test_an_early_refusal_longer_than_the_clients_buffer_arrives_whole(self):
+        # The client reads nothing before all of its body has been sent, most of which nobody wants.
+        def script(conn):
+            conn.read_request_head()
+            conn.respond(413, pattern(300_000))
+            conn.wait_for_end()
+
+        origin = self.origin(script)
+        for size in (1_000_000, 8 * MIB):
+            with self.subTest(size):
+                client = self.client(rcvbuf=8192).send(post_head(origin.url + "/", f"Content-Length: {size}"))
+                wait_until(client.readable, 5, "the answer to come")
+                client.send(bytes(size))
+                self.assertTrue(client.read_response("POST").body == pattern(300_000))
+                client.close()
+
     def test_a_short_response_looks_cut_to_the_client(self):
         cases = [("length", b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n" + b"x" * 40, "close"),
                  ("length, reset", b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n" + b"x" * 40, "reset"),
