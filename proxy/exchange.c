@@ -289,16 +289,9 @@ static int64_t fin_deadline(const struct exchange *ex)
     return (ex->last_move_ms > ex->fin_ms ? ex->last_move_ms : ex->fin_ms) + FIN_GRACE_MS;
 }
 
-/* The origin has not yet asked for the body. */
-static bool is_unasked(const struct exchange *ex)
+bool exchange_is_unasked(const struct exchange *ex)
 {
     return ex->expect_continue && !ex->interim_count && !ex->request_bytes;
-}
-
-/* The client is who is slow, now. */
-static bool client_owes(const struct exchange *ex)
-{
-    return ex->waiting_client && !is_unasked(ex);
 }
 
 /* An answer that has begun goes on if it was judged, as a late one or a tunnel, and an event
@@ -306,7 +299,7 @@ static bool client_owes(const struct exchange *ex)
 static int64_t probe_deadline(const struct exchange *ex)
 {
     bool goes_on = ex->first_byte_us && (ex->attempt.fixed || ex->event_stream);
-    if (!ex->probe_until_ms || goes_on || client_owes(ex))
+    if (!ex->probe_until_ms || goes_on || ex->waiting_client)
         return OFF;
     return ex->probe_until_ms + ex->client_wait_us / 1000;
 }
@@ -358,7 +351,7 @@ static void timed_out(struct exchange *ex, const char *detail)
 static void total_timed_out(struct exchange *ex)
 {
     bool by_client =
-        client_owes(ex) || ex->client_wait_us / 1000 > ex->route->cfg->timeouts.total_ms / 2;
+        ex->waiting_client || ex->client_wait_us / 1000 > ex->route->cfg->timeouts.total_ms / 2;
     if (by_client) {
         COUNT(ex->w->c.client_errors_timeout);
         judge_failed(ex, OUTCOME_LOCAL);
@@ -382,7 +375,7 @@ static bool request_too_slow(struct exchange *ex)
 {
     return ex->rq == RQ_STREAM && ex->up && !ex->upload_broken &&
            pace_too_slow(&ex->request_pace, ex->request_bytes,
-                         is_unasked(ex) || is_full(ex, &ex->up->c),
+                         exchange_is_unasked(ex) || is_full(ex, &ex->up->c),
                          exchange_config(ex)->limits.min_body_rate);
 }
 

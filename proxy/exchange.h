@@ -165,6 +165,7 @@ void exchange_become_inner(struct exchange *ex);
 
 /* For the stations. */
 struct exchange *exchange_new(struct downstream *d); /* of d's worker; d->ex is set */
+bool exchange_is_unasked(const struct exchange *ex); /* the origin has not asked for the body */
 const struct config *exchange_config(const struct exchange *ex);
 unsigned exchange_slot(const struct exchange *ex); /* the route's, in worker_counters.routes */
 void exchange_set_mode(struct exchange *ex, enum traffic_mode mode);

@@ -103,7 +103,8 @@ static bool stream_request(struct exchange *ex)
         return false;
     }
     if (ex->rs == RS_NONE)
-        wait_for_client(ex, res == RELAY_WAIT_SOURCE && up->c.out_bytes == 0);
+        wait_for_client(ex, res == RELAY_WAIT_SOURCE && up->c.out_bytes == 0 &&
+                                !exchange_is_unasked(ex));
     run_clocks(ex, r.wrote_any);
     return true;
 }

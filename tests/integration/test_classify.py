@@ -136,15 +136,29 @@ class OutcomeTest(Judged):
                    "timeout", False)
         self.judge(lambda: self.assertFalse(self.get(f"http://total.test:{port}/drip/50/50", allow_truncated=True).complete),
                    "timeout", False)
+        self.judge(lambda: self.keep_waiting_for_100(port), "timeout", False)
         self.judge(lambda: self.assert_relayed(self.get(f"http://idle.test:{port}/drip/6/100"), 200), "success", True)
         self.judge(lambda: self.assert_relayed(self.get(f"http://first-byte.test:{port}/drip/5/100"), 200), "success", True)
 
+    def answer_at_length(self, conn):
+        conn.read_request_head()
+        conn.send(b"HTTP/1.1 200 OK\r\nContent-Length: 20000000\r\n\r\n" + bytes(20000000))
+
+    def keep_waiting_for_100(self, port):
+        """For most of the time; then the body goes out all the same, and still nothing comes."""
+        url = f"http://total.test:{port}/hang"
+        client = self.client().send(request("POST", url, "Expect: 100-continue", "Content-Length: 1"))
+        client.expect_silence(0.3)
+        self.assert_self_made(client.send(b"x").read_response("POST"), 504, "http_response_timeout")
+
     def test_total_says_nothing_of_the_upstream_where_the_client_is_slow(self):
-        port = self.http_origin().port
+        port, unasked = self.http_origin().port, self.origin(self.answer_at_length)
         post = request("POST", f"http://total.test:{port}/hang", "Content-Length: 2") + b"a"
         cases = [("a body that does not come", post, 15),
                  ("one that took most of the time", post, 0.3),
-                 ("an answer that is not read", request("GET", f"http://total.test:{port}/bytes/20000000"), 15)]
+                 ("an answer that is not read", request("GET", f"http://total.test:{port}/bytes/20000000"), 15),
+                 ("nor asks for the body", request("POST", f"http://total.test:{unasked.port}/", "Content-Length: 2",
+                                                   "Expect: 100-continue"), 15)]
         for name, wire, wait in cases:
             with self.subTest(name):
                 client = self.client(rcvbuf=4096)
