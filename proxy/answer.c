@@ -33,8 +33,7 @@ static bool means_tunnel(const struct exchange *ex)
 void answer_send(struct exchange *ex, const struct reply *r)
 {
     struct reply mine = *r;
-    ex->connect_deadline_ms = 0; /* from here on it is the lingering's */
-    tunnels_release(ex);         /* however long the answer takes */
+    tunnels_release(ex); /* however long the answer takes */
     drop_chunked_body(ex);
     bool small = ex->rq != RQ_NONE && ex->rq != RQ_DONE &&
                  ex->request_body.framing == FRAMING_LENGTH &&
@@ -84,7 +83,10 @@ void answer_fail(struct exchange *ex, int status, enum proxy_error error, const 
     ex->close_after = true;
     if (ex->state == EX_AWAIT) /* only interim heads have been passed on */
         exchange_enter(ex, EX_RELAY);
+    struct downstream *d = ex->down;
     transfer_response(ex);
+    if (d->ex == ex)
+        exchange_rearm(ex);
 }
 
 enum request_result answer_result(const struct exchange *ex)
@@ -109,7 +111,7 @@ enum request_result answer_result(const struct exchange *ex)
 void answer_run(struct exchange *ex)
 {
     struct downstream *d = ex->down;
-    enum io_result io = conn_flush(&d->c);
+    enum io_result io = exchange_flush_last(ex);
     if (io == IO_ERROR) {
         ex->client_gone = true;
         exchange_finish(ex, answer_result(ex));
@@ -124,8 +126,6 @@ void answer_run(struct exchange *ex)
         case RELAY_WAIT_SOURCE:
         case RELAY_WAIT_SINK:
         case RELAY_YIELD:
-            if (!ex->connect_deadline_ms || ex->connect_deadline_ms == OFF)
-                ex->connect_deadline_ms = worker_now_ms(ex->w) + LINGER_MS;
             exchange_rearm(ex);
             return;
         case RELAY_SOURCE_EOF:

@@ -238,7 +238,8 @@ void exchange_finish(struct exchange *ex, enum request_result result)
     /* Nothing in these bytes would show that the end came too early. */
     bool delimited_by_close = ex->response_body.framing == FRAMING_CLOSE ||
                               (ex->response_body.framing == FRAMING_CHUNKED && !ex->chunked_out);
-    bool cut_unmarked = ex->silent || (ex->rs == RS_CUT && delimited_by_close);
+    bool untaken = d->c.out_bytes > 0 && !ex->client_gone;
+    bool cut_unmarked = ex->silent || untaken || (ex->rs == RS_CUT && delimited_by_close);
     bool keep = whole && request_read && !ex->close_after && !ex->client_gone;
     bool last_word = has_had_last_word(ex);
     exchange_enter(ex, EX_DONE);
@@ -315,20 +316,37 @@ static int64_t client_look(const struct exchange *ex)
     return ex->client_looked_at ? OFF : ex->start_us / 1000 + CLIENT_LOOK_MS;
 }
 
+/* Nothing is left to do but that the client takes what there is. */
+static bool is_lingering(const struct exchange *ex)
+{
+    return ex->state == EX_REPLY || ex->rs == RS_CUT;
+}
+
+enum io_result exchange_flush_last(struct exchange *ex)
+{
+    struct conn *c = &ex->down->c;
+    size_t before = c->out_bytes;
+    enum io_result io = conn_flush(c);
+    if (!ex->linger_until_ms || c->out_bytes < before)
+        ex->linger_until_ms = worker_now_ms(ex->w) + LINGER_MS;
+    return io;
+}
+
 void exchange_rearm(struct exchange *ex)
 {
     int64_t at = CONN_NO_DEADLINE;
+    if (is_lingering(ex)) {
+        conn_set_deadline(&ex->down->c, ex->linger_until_ms);
+        return;
+    }
     if (ex->state == EX_CONNECT)
-        at = earlier(at, ex->connect_deadline_ms);
-    if (ex->state == EX_REPLY && ex->connect_deadline_ms)
         at = earlier(at, ex->connect_deadline_ms);
     if (ex->attempt_begun)
         at = earlier(at, attempt_deadline(&ex->attempt));
     if (ex->state == EX_TUNNEL)
         at = earlier(at, tunnel_deadline(ex));
-    if (ex->state != EX_REPLY)
-        at = earlier(at, probe_deadline(ex));
-    if (ex->attempt_begun && ex->state != EX_REPLY && ex->state != EX_TUNNEL) {
+    at = earlier(at, probe_deadline(ex));
+    if (ex->attempt_begun && ex->state != EX_TUNNEL) {
         at = earlier(at, first_byte_deadline(ex));
         at = earlier(at, idle_deadline(ex));
         at = earlier(at, fin_deadline(ex));
@@ -355,6 +373,11 @@ static void total_timed_out(struct exchange *ex)
     if (by_client) {
         COUNT(ex->w->c.client_errors_timeout);
         judge_failed(ex, OUTCOME_LOCAL);
+    }
+    /* With what it has not taken yet its answer would be whole, and nothing would have failed. */
+    if (ex->rs == RS_DONE && ex->down->c.out_bytes > 0) {
+        conn_drop_out(&ex->down->c);
+        conn_reset_on_close(&ex->down->c);
     }
     timed_out(ex, "not finished within timeouts.total");
 }
@@ -627,9 +650,9 @@ static bool reached(int64_t deadline, int64_t now_ms)
 void exchange_on_deadline(struct exchange *ex)
 {
     int64_t now_ms = worker_now_ms(ex->w);
-    if (ex->state == EX_REPLY) {
+    if (is_lingering(ex)) {
         ex->close_after = true;
-        exchange_finish(ex, answer_result(ex));
+        exchange_finish(ex, ex->state == EX_REPLY ? answer_result(ex) : RESULT_FAILED);
         return;
     }
     if (ex->state != EX_TUNNEL && reached(fin_deadline(ex), now_ms)) {

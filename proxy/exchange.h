@@ -133,8 +133,9 @@ struct exchange {
     int64_t last_move_ms;         /* any byte of the exchange, for timeouts.idle */
     int64_t fin_ms;               /* client's FIN; 0: none */
     int64_t connect_deadline_ms;
-    int64_t probe_until_ms; /* half_open.timeout cuts then; 0: never */
-    int64_t pace_at_ms;     /* next look at how fast the bodies come; 0: nobody looks */
+    int64_t linger_until_ms; /* see exchange_flush_last; 0: not begun */
+    int64_t probe_until_ms;  /* half_open.timeout cuts then; 0: never */
+    int64_t pace_at_ms;      /* next look at how fast the bodies come; 0: nobody looks */
     struct pace request_pace, response_pace;
     uint64_t request_bytes, response_bytes; /* bodies */
 
@@ -177,6 +178,9 @@ void exchange_connect(struct exchange *ex, bool fresh);
 void exchange_forget_head(struct exchange *ex); /* it will not be sent again */
 void exchange_drop_upstream(struct exchange *ex);
 void exchange_release_upstream(struct exchange *ex, bool reusable);
+/* Writes the last that the client is to have, an answer of ours or the rest of a cut one.  It
+ * has LINGER_MS to take some of it, and again after each time it did; then it is reset. */
+enum io_result exchange_flush_last(struct exchange *ex);
 void exchange_finish(struct exchange *ex, enum request_result result);
 
 void exchanges_free(struct worker *w);

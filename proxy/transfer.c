@@ -405,7 +405,6 @@ static void response_read(struct exchange *ex)
 {
     ex->rs = RS_DONE;
     judge_end(ex);
-    wait_for_client(ex, false);
     if (ex->rq != RQ_STREAM)
         exchange_release_upstream(ex, ex->upstream_reusable && !ex->upload_broken);
 }
@@ -483,19 +482,13 @@ void transfer_response(struct exchange *ex)
         return;
     if (ex->rs == RS_STREAM)
         return;
-    switch (conn_flush(&ex->down->c)) {
-    case IO_ERROR:
+    enum io_result io = ex->rs == RS_CUT ? exchange_flush_last(ex) : conn_flush(&ex->down->c);
+    if (io == IO_ERROR) {
         transfer_client_gone(ex, worker_now_ms(ex->w));
         return;
-    case IO_AGAIN:
-        return;
-    case IO_OK:
-    case IO_EOF:
-    case IO_STARVED:
-    case IO_YIELD:
-        break;
     }
-    if (ex->rs == RS_DONE && upload_goes_on(ex))
+    wait_for_client(ex, io == IO_AGAIN);
+    if (io == IO_AGAIN || (ex->rs == RS_DONE && upload_goes_on(ex)))
         return;
     exchange_finish(ex, forwarded_result(ex));
 }
