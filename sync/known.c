@@ -1,20 +1,13 @@
 #include "sync/known.h"
 #include "base/base.h"
-#include "base/log.h"
-#include "base/strbuf.h"
 #include "config/catalog.h"
 #include "config/config.h"
 #include "sync/breakers.h"
+#include "sync/known_log.h"
 #include "sync/state_event.h"
 #include "sync/sync.h"
-#include <inttypes.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-
-#define LISTED_NAMES     10
-#define LINES_PER_SECOND 50 /* transitions beyond this are counted in one line */
-#define MINUTE_MS        60000
 
 struct known {
     struct breakers *breakers;
@@ -24,7 +17,7 @@ struct known {
     bool templated;
     bool unresolved;
     int64_t state_max_age_ms;
-    bool server_logs;
+    struct known_log log;
 
     bool connected;
     bool trusted; /* this connection has named all used breakers, or its snapshot is whole */
@@ -46,22 +39,12 @@ struct known {
     uint64_t cached;
     uint64_t missing;
     uint64_t awaited;
-    uint64_t warned; /* what the last warning about missing names listed */
     uint8_t is_used[BREAKERS_CAPACITY / 8];
     uint8_t is_seen[BREAKERS_CAPACITY / 8];   /* on this connection */
     uint8_t is_heard[BREAKERS_CAPACITY / 8];  /* since the list was asked for */
     uint8_t is_listed[BREAKERS_CAPACITY / 8]; /* in the last list */
     uint8_t in_poll[BREAKERS_CAPACITY / 8];   /* the last poll to begin asks for it */
     uint8_t in_list[BREAKERS_CAPACITY / 8];   /* used when the list was asked for */
-
-    int64_t lines_ms; /* start of the second that `lines` counts */
-    unsigned lines;
-    struct log_limit more_lines;
-    struct log_limit invalid_lines;
-    struct log_limit null_lines;
-    struct log_limit full_lines;
-    struct log_limit stale_lines;
-    bool stale_told; /* the line was written, so its end is worth one too */
 };
 
 static bool has_bit(const uint8_t *bits, uint32_t id)
@@ -111,34 +94,6 @@ static bool is_awaited(const struct known *k, uint32_t id)
     return breaker_is_awaited(breaker_unpack(breakers_load(k->breakers, id)));
 }
 
-/* One warning per set of missing names; another set warns again. */
-static void warn_missing(struct known *k, const uint32_t *ids, size_t n)
-{
-    /* FNV-1a; 0 is kept for "nothing missing", which needs no warning */
-    uint64_t set = n ? UINT64_C(0xcbf29ce484222325) : 0;
-    for (size_t i = 0; i < n; i++)
-        set = (set ^ ids[i]) * UINT64_C(0x100000001b3);
-    if (set == k->warned)
-        return;
-    k->warned = set;
-    if (n == 0)
-        return;
-    struct strbuf names = STRBUF_INIT;
-    for (size_t i = 0; i < n && i < LISTED_NAMES; i++) {
-        size_t len;
-        const char *name = breakers_name(k->breakers, ids[i], &len);
-        strbuf_adds(&names, i ? ", " : "");
-        strbuf_add(&names, name, len);
-    }
-    if (n > LISTED_NAMES)
-        strbuf_addf(&names, " and %zu more", n - LISTED_NAMES);
-    log_event(LOG_WARNING, "sync", "breakers.unknown",
-              "the control plane does not have breakers that routes name; "
-              "they let everything pass",
-              "names", strbuf_str(&names), NULL);
-    strbuf_free(&names);
-}
-
 static void look_for_missing(struct known *k)
 {
     k->missing = k->awaited = 0;
@@ -153,7 +108,7 @@ static void look_for_missing(struct known *k)
             ids[n++] = k->used[i];
     }
     k->missing = n;
-    warn_missing(k, ids, n);
+    known_log_missing(&k->log, k->breakers, ids, n);
     free(ids);
 }
 
@@ -222,8 +177,8 @@ static void settle(struct known *k, const uint8_t *set)
 /* What the slots say is the state of now. */
 static void refresh(struct known *k)
 {
-    if (k->stale && k->stale_told)
-        log_event(LOG_INFO, "sync", "state.fresh", "breaker states are up to date again", NULL);
+    if (k->stale)
+        known_log_fresh(&k->log);
     k->synced = true;
     k->stale = false;
     set_hosts_awaited(k, k->hosts_awaited);
@@ -270,7 +225,7 @@ void known_configure(struct known *k, const struct known_options *options, int64
     k->templated = options->templated;
     k->unresolved = options->unresolved;
     k->state_max_age_ms = options->state_max_age_ms;
-    k->server_logs = options->server_logs;
+    k->log.server_logs = options->server_logs;
     memset(k->is_used, 0, sizeof(k->is_used));
     for (size_t i = 0; i < options->used_count; i++) {
         k->used[i] = options->used[i];
@@ -303,7 +258,7 @@ void known_forget(struct known *k, int64_t wall_ms)
     k->stale = false;
     k->cached = 0;
     k->missing = 0;
-    k->warned = 0;
+    k->log.missing = 0;
     await_all(k, true);
 }
 
@@ -335,52 +290,6 @@ void known_lost(struct known *k, int64_t now_ms)
     known_tick(k, now_ms);
 }
 
-static bool line_allowed(struct known *k, int64_t now_ms)
-{
-    if (now_ms - k->lines_ms >= 1000) {
-        k->lines_ms = now_ms;
-        k->lines = 0;
-    }
-    if (k->lines++ < LINES_PER_SECOND)
-        return true;
-    uint64_t suppressed;
-    if (log_limit_pass(&k->more_lines, now_ms, MINUTE_MS, &suppressed))
-        log_event(LOG_WARNING, "sync", "breaker.transitions_suppressed",
-                  "breakers change faster than is worth a line each", NULL);
-    return false;
-}
-
-/* A transition, or a step of a half-open breaker's ramp. */
-static void log_change(struct known *k, const struct state_event *ev, enum breaker_state from,
-                       const char *source, int64_t now_ms)
-{
-    bool step = from == ev->state;
-    enum log_level level = step || k->server_logs ? LOG_DEBUG : LOG_INFO;
-    uint64_t suppressed;
-    if (ev->state == BREAKER_HALF_OPEN && ev->rate_null &&
-        log_limit_pass(&k->null_lines, now_ms, MINUTE_MS, &suppressed))
-        log_event(LOG_WARNING, "sync", "breaker.null_rate",
-                  "a half-open breaker without allow_rate admits nobody", "breaker", ev->breaker,
-                  NULL);
-    /* finding a breaker closed at first sight is no news */
-    if (from == BREAKER_UNKNOWN && ev->state == BREAKER_CLOSED)
-        return;
-    if (!log_enabled(level) || !line_allowed(k, now_ms))
-        return;
-    char rate[32] = "null";
-    if (!ev->rate_null)
-        snprintf(rate, sizeof(rate), "%.4g", ev->allow_rate);
-    char msg[STATE_EVENT_NAME_MAX + 64];
-    snprintf(msg, sizeof(msg), "breaker %s is %s", ev->breaker, breaker_state_name(ev->state));
-    if (step)
-        log_event(level, "sync", "breaker.allow_rate", msg, "breaker", ev->breaker, "state",
-                  breaker_state_name(ev->state), "allow_rate", rate, "source", source, NULL);
-    else
-        log_event(level, "sync", "breaker.transition", msg, "breaker", ev->breaker, "from",
-                  breaker_state_name(from), "to", breaker_state_name(ev->state), "allow_rate", rate,
-                  "source", source, NULL);
-}
-
 /* A used name was seen: one less to wait for, and perhaps no longer missing.  True: for the
  * first time on this connection. */
 static bool mark_seen(struct known *k, uint32_t id, enum breaker_state before)
@@ -400,10 +309,8 @@ static bool mark_seen(struct known *k, uint32_t id, enum breaker_state before)
 static uint32_t slot_of(struct known *k, const struct state_event *ev, int64_t now_ms)
 {
     uint32_t id = breakers_intern(k->breakers, ev->breaker, ev->breaker_len);
-    uint64_t suppressed;
-    if (id == 0 && log_limit_pass(&k->full_lines, now_ms, MINUTE_MS, &suppressed))
-        log_event(LOG_WARNING, "sync", "breakers.table_full",
-                  "the table of breaker names is full; further breakers let everything pass", NULL);
+    if (id == 0)
+        known_log_full(&k->log, now_ms);
     return id;
 }
 
@@ -417,7 +324,7 @@ static bool store(struct known *k, uint32_t id, const struct state_event *ev, co
     k->cached += from == BREAKER_UNKNOWN;
     set_bit(k->is_heard, id);
     if (news)
-        log_change(k, ev, from, source, now_ms);
+        known_log_change(&k->log, ev, from, source, now_ms);
     return news;
 }
 
@@ -433,18 +340,6 @@ static enum known_result take_event(struct known *k, const struct state_event *e
     return news || first ? KNOWN_NEWS : KNOWN_SAME;
 }
 
-static void log_skipped(struct known *k, const char *reason, int64_t now_ms)
-{
-    uint64_t suppressed = 0;
-    if (!log_limit_pass(&k->invalid_lines, now_ms, MINUTE_MS, &suppressed))
-        return;
-    char more[24];
-    snprintf(more, sizeof(more), "%" PRIu64, suppressed);
-    log_event(LOG_WARNING, "sync", "stream.event_skipped",
-              "the control plane sent a state that makes no sense; it is skipped", "reason", reason,
-              "suppressed", more, NULL);
-}
-
 enum known_result known_event(struct known *k, const char *json, size_t len, int64_t now_ms,
                               int64_t wall_ms)
 {
@@ -454,7 +349,7 @@ enum known_result known_event(struct known *k, const char *json, size_t len, int
     if (r != STATE_EVENT_OK) {
         bool unknown = r == STATE_EVENT_STATE;
         count(k, unknown ? SYNC_EVENTS_UNKNOWN : SYNC_EVENTS_INVALID);
-        log_skipped(k, state_event_result_text(r), now_ms);
+        known_log_skipped(&k->log, state_event_result_text(r), now_ms);
         return unknown ? KNOWN_UNKNOWN : KNOWN_INVALID;
     }
     count(k, k->trusted ? SYNC_EVENTS_STATE : SYNC_EVENTS_SNAPSHOT);
@@ -467,7 +362,7 @@ void known_too_long(struct known *k, int64_t now_ms)
 {
     k->event_ms = now_ms;
     count(k, SYNC_EVENTS_INVALID);
-    log_skipped(k, "longer than 64 KiB", now_ms);
+    known_log_skipped(&k->log, "longer than 64 KiB", now_ms);
 }
 
 void known_comment(struct known *k)
@@ -483,7 +378,7 @@ void known_polled(struct known *k, enum state_event_result r, const struct state
 {
     if (r != STATE_EVENT_OK) {
         count(k, r == STATE_EVENT_STATE ? SYNC_POLLED_UNKNOWN : SYNC_POLLED_INVALID);
-        log_skipped(k, state_event_result_text(r), now_ms);
+        known_log_skipped(&k->log, state_event_result_text(r), now_ms);
         return;
     }
     count(k, SYNC_POLLED_STATES);
@@ -553,10 +448,7 @@ void known_list_asked(struct known *k)
 
 static void take_back(struct known *k, uint32_t id, int64_t now_ms, int64_t wall_ms)
 {
-    if (line_allowed(k, now_ms))
-        log_event(LOG_INFO, "sync", "breaker.gone",
-                  "the control plane has this breaker no more; it lets everything pass", "breaker",
-                  breakers_name(k->breakers, id, NULL), NULL);
+    known_log_gone(&k->log, breakers_name(k->breakers, id, NULL), now_ms);
     breakers_store(k->breakers, id, BREAKER_UNKNOWN, 0, false, wall_ms);
     k->cached--;
     count(k, SYNC_BREAKERS_GONE);
@@ -650,13 +542,7 @@ void known_tick(struct known *k, int64_t now_ms)
         return;
     k->stale = true;
     breakers_set_flags(k->breakers, STATE_STALE, 0);
-    uint64_t suppressed;
-    k->stale_told = log_limit_pass(&k->stale_lines, now_ms, MINUTE_MS, &suppressed);
-    if (k->stale_told)
-        log_event(
-            LOG_WARNING, "sync", "state.stale",
-            "the control plane has been out of reach for state_max_age; fail_mode decides now",
-            NULL);
+    known_log_stale(&k->log, now_ms);
 }
 
 int64_t known_next_ms(const struct known *k)
