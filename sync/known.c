@@ -1,71 +1,10 @@
 #include "sync/known.h"
 #include "base/base.h"
-#include "config/catalog.h"
 #include "config/config.h"
-#include "sync/breakers.h"
-#include "sync/known_log.h"
+#include "sync/known_own.h"
 #include "sync/state_event.h"
-#include "sync/sync.h"
 #include <stdlib.h>
 #include <string.h>
-
-struct known {
-    struct breakers *breakers;
-    _Atomic uint64_t *counters;
-    uint32_t *used; /* owned */
-    size_t used_count;
-    bool templated;
-    bool unresolved;
-    int64_t state_max_age_ms;
-    struct known_log log;
-
-    bool connected;
-    bool trusted; /* this connection has named all used breakers, or its snapshot is whole */
-    bool whole;   /* what this connection's snapshot lacks the server lacks */
-    bool synced;  /* one was, at some time */
-    bool stale;
-    bool poll_ok;      /* the last poll went well, and polls are still made */
-    bool must_compare; /* this connection's snapshot with what was known before it */
-    bool wants_list;
-    bool polling; /* the stream is not what counts, even if it stands */
-    bool wants_poll;
-    bool hosts_awaited; /* names of hosts are used, and nobody was asked about them */
-    bool hosts_in_poll;
-    int64_t polled_ms;    /* the last poll that went well */
-    int64_t connected_ms; /* valid while connected */
-    int64_t event_ms;     /* last event of this connection, or its start */
-    int64_t lost_ms;      /* when a trusted connection was last lost; 0: never */
-    size_t pending;       /* used names not seen on this connection */
-    uint64_t cached;
-    uint64_t missing;
-    uint64_t awaited;
-    uint8_t is_used[BREAKERS_CAPACITY / 8];
-    uint8_t is_seen[BREAKERS_CAPACITY / 8];   /* on this connection */
-    uint8_t is_heard[BREAKERS_CAPACITY / 8];  /* since the list was asked for */
-    uint8_t is_listed[BREAKERS_CAPACITY / 8]; /* in the last list */
-    uint8_t in_poll[BREAKERS_CAPACITY / 8];   /* the last poll to begin asks for it */
-    uint8_t in_list[BREAKERS_CAPACITY / 8];   /* used when the list was asked for */
-};
-
-static bool has_bit(const uint8_t *bits, uint32_t id)
-{
-    return bits[id / 8] >> (id % 8) & 1;
-}
-
-static void set_bit(uint8_t *bits, uint32_t id)
-{
-    bits[id / 8] = (uint8_t)(bits[id / 8] | 1u << (id % 8));
-}
-
-static void clear_bit(uint8_t *bits, uint32_t id)
-{
-    bits[id / 8] = (uint8_t)(bits[id / 8] & ~(1u << (id % 8)));
-}
-
-static void count(struct known *k, enum sync_counter c)
-{
-    atomic_fetch_add_explicit(&k->counters[c], 1, memory_order_relaxed);
-}
 
 struct known *known_new(struct breakers *b, _Atomic uint64_t *counters)
 {
@@ -73,6 +12,7 @@ struct known *known_new(struct breakers *b, _Atomic uint64_t *counters)
     k->breakers = b;
     k->counters = counters;
     k->state_max_age_ms = OFF;
+    k->adopted_ms = INT64_MAX;
     return k;
 }
 
@@ -84,17 +24,7 @@ void known_free(struct known *k)
     free(k);
 }
 
-static enum breaker_state state_of(const struct known *k, uint32_t id)
-{
-    return breaker_unpack(breakers_load(k->breakers, id)).state;
-}
-
-static bool is_awaited(const struct known *k, uint32_t id)
-{
-    return breaker_is_awaited(breaker_unpack(breakers_load(k->breakers, id)));
-}
-
-static void look_for_missing(struct known *k)
+void known_look_for_missing(struct known *k)
 {
     k->missing = k->awaited = 0;
     if (!k->synced)
@@ -119,71 +49,17 @@ static void count_pending(struct known *k)
         k->pending += !has_bit(k->is_seen, k->used[i]);
 }
 
-/* -- names that nobody has been asked about ---------------------------------------------- */
-
-static void set_hosts_awaited(struct known *k, bool awaited)
-{
-    unsigned flag = awaited && k->synced ? STATE_AWAITED : 0;
-    k->hosts_awaited = awaited;
-    if ((breakers_flags(k->breakers) & STATE_AWAITED) != flag)
-        breakers_set_flags(k->breakers, flag, STATE_AWAITED & ~flag);
-}
-
-static void await_all(struct known *k, bool awaited)
-{
-    for (size_t i = 0; i < k->used_count; i++)
-        breakers_await(k->breakers, k->used[i], awaited);
-    k->wants_poll = awaited;
-    set_hosts_awaited(k, awaited && k->templated);
-}
-
-/* Routes use names that they did not.  The stream would have told. */
-static void await_joined(struct known *k, const uint8_t *was_used, bool was_templated)
-{
-    if (k->connected && k->whole && !k->polling)
-        return;
-    for (size_t i = 0; i < k->used_count; i++) {
-        if (has_bit(was_used, k->used[i]) || state_of(k, k->used[i]) != BREAKER_UNKNOWN)
-            continue;
-        breakers_await(k->breakers, k->used[i], true);
-        k->wants_poll = true;
-    }
-    if (k->templated && !was_templated) {
-        set_hosts_awaited(k, true);
-        k->wants_poll = true;
-    }
-}
-
-/* Routes use some no more. */
-static void forget_left(struct known *k, const uint32_t *former, size_t count)
-{
-    for (size_t i = 0; i < count; i++)
-        if (!has_bit(k->is_used, former[i]))
-            breakers_await(k->breakers, former[i], false);
-    if (!k->templated)
-        set_hosts_awaited(k, false);
-}
-
-/* Those in the set have been asked about: the server has them, or lacks them. */
-static void settle(struct known *k, const uint8_t *set)
-{
-    for (size_t i = 0; i < k->used_count; i++)
-        if (has_bit(set, k->used[i]))
-            breakers_await(k->breakers, k->used[i], false);
-}
-
 /* -- snapshots --------------------------------------------------------------------------- */
 
-/* What the slots say is the state of now. */
-static void refresh(struct known *k)
+void known_refresh(struct known *k)
 {
     if (k->stale)
         known_log_fresh(&k->log);
     k->synced = true;
     k->stale = false;
-    set_hosts_awaited(k, k->hosts_awaited);
+    known_keep_hosts_awaited(k);
     breakers_set_flags(k->breakers, STATE_SYNCED, STATE_STALE);
-    look_for_missing(k);
+    known_look_for_missing(k);
 }
 
 static void trust(struct known *k)
@@ -191,14 +67,20 @@ static void trust(struct known *k)
     if (k->trusted)
         return;
     k->trusted = true;
-    refresh(k);
+    known_refresh(k);
+}
+
+/* A stream that says nothing has no breakers, unless anybody ever said anything else. */
+static bool may_be_silent(const struct known *k)
+{
+    return k->spoke || !(k->told || k->stale || k->polling);
 }
 
 /* Every name the routes use has been seen; without any fixed name there is nothing to
  * wait for, and with names yet to come no list to go by. */
 static void trust_if_complete(struct known *k)
 {
-    if (k->connected && k->pending == 0 && !k->templated && !k->unresolved)
+    if (k->connected && k->pending == 0 && !k->templated && !k->unresolved && may_be_silent(k))
         trust(k);
 }
 
@@ -207,10 +89,11 @@ static void snapshot_ended(struct known *k)
     if (k->whole)
         return;
     k->whole = true;
+    k->by_polls = false;
     if (!k->polling)
-        await_all(k, false);
+        known_await_all(k, false);
     trust(k);
-    look_for_missing(k);
+    known_look_for_missing(k);
 }
 
 void known_configure(struct known *k, const struct known_options *options, int64_t now_ms)
@@ -231,42 +114,52 @@ void known_configure(struct known *k, const struct known_options *options, int64
         k->used[i] = options->used[i];
         set_bit(k->is_used, options->used[i]);
     }
-    forget_left(k, former, former_count);
+    known_leave(k, former, former_count);
     free(former);
-    await_joined(k, was_used, was_templated);
+    known_await_joined(k, was_used, was_templated);
+    k->adopted_ms = now_ms + KNOWN_ADOPTED_MS;
     count_pending(k);
     trust_if_complete(k);
-    look_for_missing(k);
+    known_look_for_missing(k);
     known_tick(k, now_ms);
+}
+
+/* As before the first sync. */
+static void unsync(struct known *k)
+{
+    breakers_set_flags(k->breakers, 0, STATE_SYNCED | STATE_STALE);
+    k->synced = false;
+    k->stale = false;
+    k->told = false;
+    k->trusted = false;
+    k->whole = false;
+    k->missing = 0;
+    known_await_all(k, true);
 }
 
 void known_forget(struct known *k, int64_t wall_ms)
 {
+    unsync(k);
     for (uint32_t id = 1; id <= breakers_count(k->breakers); id++) {
         if (state_of(k, id) != BREAKER_UNKNOWN)
-            breakers_store(k->breakers, id, BREAKER_UNKNOWN, 0, false, wall_ms);
+            breakers_store(k->breakers, id, BREAKER_UNKNOWN, 0, has_bit(k->is_used, id), wall_ms);
     }
-    breakers_set_flags(k->breakers, 0, STATE_SYNCED | STATE_STALE);
     memset(k->is_listed, 0, sizeof(k->is_listed));
     k->poll_ok = false;
     k->must_compare = false;
     k->wants_list = false;
-    k->synced = false;
-    k->trusted = false;
-    k->whole = false;
     k->polling = false;
-    k->stale = false;
+    k->by_polls = false;
     k->cached = 0;
-    k->missing = 0;
     k->log.missing = 0;
-    await_all(k, true);
 }
 
 void known_connected(struct known *k, int64_t now_ms)
 {
     k->connected = true;
+    k->spoke = false;
     k->whole = false;
-    k->connected_ms = now_ms;
+    k->begun_ms = now_ms;
     k->event_ms = now_ms;
     k->must_compare = k->cached > 0;
     memset(k->is_seen, 0, sizeof(k->is_seen));
@@ -279,7 +172,7 @@ void known_lost(struct known *k, int64_t now_ms)
 {
     if (!k->connected)
         return;
-    /* one that never got as far as its snapshot does not renew what we know */
+    /* one that never got as far as its snapshot does not renew what is known */
     if (k->trusted)
         k->lost_ms = now_ms;
     k->connected = false;
@@ -301,7 +194,7 @@ static bool mark_seen(struct known *k, uint32_t id, enum breaker_state before)
         return true;
     k->pending--;
     if (k->synced && before == BREAKER_UNKNOWN)
-        look_for_missing(k);
+        known_look_for_missing(k);
     return true;
 }
 
@@ -340,11 +233,20 @@ static enum known_result take_event(struct known *k, const struct state_event *e
     return news || first ? KNOWN_NEWS : KNOWN_SAME;
 }
 
+/* The first word after a long silence is where the snapshot begins. */
+static void hear(struct known *k, int64_t now_ms)
+{
+    if (!k->spoke && now_ms > k->begun_ms + KNOWN_QUIET_MS)
+        k->begun_ms = now_ms;
+    k->spoke = k->told = true;
+}
+
 enum known_result known_event(struct known *k, const char *json, size_t len, int64_t now_ms,
                               int64_t wall_ms)
 {
     struct state_event ev;
     enum state_event_result r = state_event_parse(json, len, &ev);
+    hear(k, now_ms);
     k->event_ms = now_ms;
     if (r != STATE_EVENT_OK) {
         bool unknown = r == STATE_EVENT_STATE;
@@ -360,15 +262,23 @@ enum known_result known_event(struct known *k, const char *json, size_t len, int
 
 void known_too_long(struct known *k, int64_t now_ms)
 {
+    hear(k, now_ms);
     k->event_ms = now_ms;
     count(k, SYNC_EVENTS_INVALID);
     known_log_skipped(&k->log, "longer than 64 KiB", now_ms);
 }
 
-void known_comment(struct known *k)
+void known_other(struct known *k, int64_t now_ms)
 {
-    if (k->connected)
-        snapshot_ended(k);
+    hear(k, now_ms);
+}
+
+void known_comment(struct known *k, int64_t now_ms)
+{
+    if (!k->connected)
+        return;
+    hear(k, now_ms);
+    snapshot_ended(k);
 }
 
 /* -- polls ---------------------------------------------------------------------------- */
@@ -383,122 +293,10 @@ void known_polled(struct known *k, enum state_event_result r, const struct state
     }
     count(k, SYNC_POLLED_STATES);
     uint32_t id = slot_of(k, ev, now_ms);
-    if (id != 0)
-        store(k, id, ev, "poll", now_ms, wall_ms);
-}
-
-void known_poll_ended(struct known *k, bool ok, int64_t now_ms)
-{
-    k->poll_ok = ok;
-    if (ok) {
-        k->polled_ms = now_ms;
-        settle(k, k->in_poll);
-        if (k->hosts_in_poll)
-            set_hosts_awaited(k, false);
-        refresh(k);
-    }
-    known_tick(k, now_ms);
-}
-
-void known_poll_stopped(struct known *k, int64_t now_ms)
-{
-    k->poll_ok = false;
-    k->polling = false;
-    if (k->connected && k->whole) {
-        await_all(k, false);
-        look_for_missing(k);
-    }
-    known_tick(k, now_ms);
-}
-
-void known_poll_begun(struct known *k, const struct catalog *list)
-{
-    memset(k->in_poll, 0, sizeof(k->in_poll));
-    for (size_t i = 0; i < list->count; i++) {
-        const char *name = list->items[i].name;
-        uint32_t id = breakers_find(k->breakers, name, strlen(name));
-        if (id != 0 && (k->templated || has_bit(k->is_used, id)))
-            set_bit(k->in_poll, id);
-    }
-    for (size_t i = 0; i < k->used_count && !k->wants_list; i++)
-        k->wants_list = is_awaited(k, k->used[i]) && !has_bit(k->in_poll, k->used[i]);
-    k->polling = true;
-    k->wants_poll = false;
-    k->hosts_in_poll = k->templated;
-}
-
-bool known_wants_poll(const struct known *k)
-{
-    return k->wants_poll;
-}
-
-bool known_polls(const struct known *k, const char *name)
-{
-    uint32_t id = k->templated ? 0 : breakers_find(k->breakers, name, strlen(name));
-    return k->templated || (id != 0 && has_bit(k->is_used, id));
-}
-
-/* -- the list -------------------------------------------------------------------------- */
-
-void known_list_asked(struct known *k)
-{
-    memset(k->is_heard, 0, sizeof(k->is_heard));
-    memcpy(k->in_list, k->is_used, sizeof(k->in_list));
-}
-
-static void take_back(struct known *k, uint32_t id, int64_t now_ms, int64_t wall_ms)
-{
-    known_log_gone(&k->log, breakers_name(k->breakers, id, NULL), now_ms);
-    breakers_store(k->breakers, id, BREAKER_UNKNOWN, 0, false, wall_ms);
-    k->cached--;
-    count(k, SYNC_BREAKERS_GONE);
-    if (!has_bit(k->is_seen, id))
+    if (id == 0)
         return;
-    clear_bit(k->is_seen, id);
-    k->pending += has_bit(k->is_used, id);
-}
-
-/* A list that was asked for since then lacks them, or the next poll will tell. */
-static void look_at_awaited(struct known *k)
-{
-    for (size_t i = 0; i < k->used_count; i++) {
-        uint32_t id = k->used[i];
-        if (!is_awaited(k, id))
-            continue;
-        if (has_bit(k->is_listed, id))
-            k->wants_poll = true;
-        else if (has_bit(k->in_list, id))
-            breakers_await(k->breakers, id, false);
-    }
-}
-
-void known_listed(struct known *k, const struct catalog *list, int64_t now_ms, int64_t wall_ms)
-{
-    uint8_t *now_listed = xcalloc(sizeof(k->is_listed), 1);
-    for (size_t i = 0; i < list->count; i++) {
-        const char *name = list->items[i].name;
-        uint32_t id = breakers_find(k->breakers, name, strlen(name));
-        if (id != 0)
-            set_bit(now_listed, id);
-    }
-    for (uint32_t id = 1; id <= breakers_count(k->breakers); id++) {
-        bool was_listed = has_bit(k->is_listed, id);
-        if (state_of(k, id) == BREAKER_UNKNOWN || has_bit(now_listed, id) ||
-            has_bit(k->is_heard, id) || (has_bit(k->is_seen, id) && !was_listed))
-            continue;
-        take_back(k, id, now_ms, wall_ms);
-    }
-    memcpy(k->is_listed, now_listed, sizeof(k->is_listed));
-    free(now_listed);
-    look_at_awaited(k);
-    look_for_missing(k);
-}
-
-bool known_wants_list(struct known *k)
-{
-    bool wants = k->wants_list;
-    k->wants_list = false;
-    return wants;
+    set_bit(k->in_poll, id);
+    store(k, id, ev, "poll", now_ms, wall_ms);
 }
 
 static void compare_snapshot(struct known *k)
@@ -510,7 +308,37 @@ static void compare_snapshot(struct known *k)
 
 static int64_t compare_at_ms(const struct known *k)
 {
-    return k->must_compare ? k->connected_ms + KNOWN_SETTLE_MS : INT64_MAX;
+    return k->must_compare && k->whole ? k->begun_ms + KNOWN_SETTLE_MS : INT64_MAX;
+}
+
+/* -- the other source ------------------------------------------------------------------ */
+
+/* Where there is nothing to go by but a stream's silence, that has proved to say nothing. */
+static void polling_began(struct known *k)
+{
+    k->polling = true;
+    if (k->synced && !k->told)
+        unsync(k);
+}
+
+static void polling_ended(struct known *k, int64_t now_ms)
+{
+    k->poll_ok = false;
+    k->polling = false;
+    if (k->connected && k->whole) {
+        k->by_polls = false;
+        known_await_all(k, false);
+        known_look_for_missing(k);
+    }
+    known_tick(k, now_ms);
+}
+
+void known_set_polling(struct known *k, bool polling, int64_t now_ms)
+{
+    if (polling && !k->polling)
+        polling_began(k);
+    else if (!polling && k->polling)
+        polling_ended(k, now_ms);
 }
 
 /* -- time ------------------------------------------------------------------------------ */
@@ -525,15 +353,17 @@ static int64_t stale_at_ms(const struct known *k)
 
 static int64_t whole_at_ms(const struct known *k)
 {
-    if (!k->connected || k->whole)
+    if (!k->connected || k->whole || !may_be_silent(k))
         return INT64_MAX;
     int64_t quiet = k->event_ms + KNOWN_QUIET_MS;
-    int64_t settled = k->connected_ms + KNOWN_SETTLE_MS;
+    int64_t settled = k->begun_ms + KNOWN_SETTLE_MS;
     return quiet < settled ? quiet : settled;
 }
 
 void known_tick(struct known *k, int64_t now_ms)
 {
+    if (now_ms >= k->adopted_ms)
+        known_end_adoption(k);
     if (now_ms >= whole_at_ms(k))
         snapshot_ended(k);
     if (now_ms >= compare_at_ms(k))
@@ -551,7 +381,8 @@ int64_t known_next_ms(const struct known *k)
     int64_t whole = whole_at_ms(k);
     int64_t compare = compare_at_ms(k);
     int64_t next = stale < whole ? stale : whole;
-    return next < compare ? next : compare;
+    next = next < compare ? next : compare;
+    return next < k->adopted_ms ? next : k->adopted_ms;
 }
 
 bool known_trusted(const struct known *k)

@@ -4,9 +4,13 @@
  * Turns the stream's events and polled states into slots and flags: synced, connected,
  * stale; tells which names the routes use and the server lacks, and which are awaited: no
  * whole snapshot, and neither poll nor list that was begun since routes use them, could say.
- * The protocol has no
- * removal message: a breaker is gone once the metadata list lacks it, see known_listed().
- * Pure but for log lines.
+ * One that polls did without for a while is awaited when it is used again.
+ *
+ * A stream that has said nothing has told nothing.  Only while nobody ever said anything is its
+ * silence taken for a snapshot without breakers, and not while polls are the source.
+ *
+ * The protocol has no removal message: a breaker is gone once the metadata list lacks it, see
+ * known_listed().  Pure but for log lines.
  */
 #ifndef SYNC_KNOWN_H
 #define SYNC_KNOWN_H
@@ -21,6 +25,10 @@ struct catalog;
 
 #define KNOWN_QUIET_MS  250  /* no event for this long: the snapshot is complete */
 #define KNOWN_SETTLE_MS 5000 /* a stream that never falls quiet counts as synced after this */
+
+/* So long after a configuration nobody goes by the one before.  Until then names that it used stay
+ * awaited, and one that is new to the embedded control plane is not taken for absent. */
+#define KNOWN_ADOPTED_MS 1000
 
 /* What the routes use; copied. */
 struct known_options {
@@ -53,16 +61,20 @@ void known_lost(struct known *k, int64_t now_ms);      /* it ended; fine if it n
 enum known_result known_event(struct known *k, const char *json, size_t len, int64_t now_ms,
                               int64_t wall_ms);
 void known_too_long(struct known *k, int64_t now_ms); /* an event that sse.h skipped */
-void known_comment(struct known *k);
+void known_other(struct known *k, int64_t now_ms);    /* an event that is no state */
+void known_comment(struct known *k, int64_t now_ms);
 
-/* Polling: the states of one poll, then how it ended.  While the last one went well nothing is
- * stale, however long ago it was. */
+/* Whether polls are what states come from; at every turn. */
+void known_set_polling(struct known *k, bool polling, int64_t now_ms);
+/* The states of one poll, then how it ended.  While the last one went well nothing is stale,
+ * however long ago it was. */
 void known_polled(struct known *k, enum state_event_result r, const struct state_event *ev,
                   int64_t now_ms, int64_t wall_ms);
 void known_poll_ended(struct known *k, bool ok, int64_t now_ms);
-void known_poll_stopped(struct known *k, int64_t now_ms);  /* polls are no source any more */
-bool known_polls(const struct known *k, const char *name); /* routes use it, or may */
+bool known_polls(const struct known *k, const char *name);          /* routes use it, or may */
+bool known_uses(const struct known *k, const char *name);           /* a route names it */
 void known_poll_begun(struct known *k, const struct catalog *list); /* for those of the list */
+void known_poll_leaves_out(struct known *k, const char *name);      /* but not for this one */
 bool known_wants_poll(const struct known *k); /* a name is awaited: until a poll begins */
 
 /*

@@ -87,7 +87,7 @@ static void on_event(void *arg, const struct sse_event *ev)
     case SSE_COMMENT:
         stats_count(s->stats, SYNC_EVENTS_HEARTBEAT);
         rhythm_beat(&s->rhythm, RHYTHM_COMMENT, now_ms);
-        known_comment(s->known);
+        known_comment(s->known, now_ms);
         break;
     case SSE_TOO_LONG:
         known_too_long(s->known, now_ms);
@@ -97,6 +97,7 @@ static void on_event(void *arg, const struct sse_event *ev)
             on_state_event(s, ev, now_ms);
         } else {
             stats_count(s->stats, SYNC_EVENTS_UNKNOWN);
+            known_other(s->known, now_ms);
             rhythm_beat(&s->rhythm, RHYTHM_EVENT, now_ms);
         }
         break;

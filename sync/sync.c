@@ -63,7 +63,6 @@ struct sync {
     struct metadata *metadata;
     struct poller *poller;
     struct source source;
-    bool polled; /* states came from polls at the last turn */
     struct prng prng;
     int64_t drained_ms; /* when the rings were last looked at */
     bool drain_again;   /* they held something then: look again in DRAIN_MS */
@@ -248,9 +247,7 @@ static void look_at_source(struct sync *s, int64_t now_ms)
                    polling ? "breaker states come from the stream again"
                            : "the stream does not work; breaker states are polled",
                    polling ? "stream" : "poll", now_ms);
-    if (s->polled && !s->source.polling)
-        known_poll_stopped(s->known, now_ms);
-    s->polled = s->source.polling;
+    known_set_polling(s->known, s->source.polling, now_ms);
     if (known_wants_poll(s->known))
         source_hurry(&s->source);
 }

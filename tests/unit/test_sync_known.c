@@ -109,10 +109,10 @@ static void synced_by_a_comment(void **state)
 {
     (void)state;
     configure("a", NULL, false, 60000);
-    known_comment(known); /* cannot be: not connected */
+    known_comment(known, now); /* cannot be: not connected */
     flags_are(0, "not connected");
     known_connected(known, now);
-    known_comment(known);
+    known_comment(known, now);
     flags_are(UP_SYNCED, "comment");
     assert_int_equal(known_missing(known), 1);
     event("a", "closed", "null"); /* created later */
@@ -168,6 +168,7 @@ static void without_names_there_is_nothing_to_wait_for(void **state)
     known_connected(known, now);
     flags_are(UP_SYNCED, "connected");
     run_until(now + KNOWN_QUIET_MS); /* the snapshot is whole then, for names that join later */
+    run_until(now + KNOWN_ADOPTED_MS);
     assert_int_equal(known_next_ms(known), INT64_MAX);
 }
 
@@ -230,17 +231,18 @@ static void a_name_that_joins_while_the_stream_is_lost_is_awaited_until_it_is_ba
     configure("a", NULL, false, OFF);
     known_connected(known, now);
     event("a", "closed", "null");
-    known_comment(known);
+    known_comment(known, now);
     known_lost(known, now);
     configure("a", "b", false, OFF);
     assert_int_equal(known_awaited(known), 1);
     assert_int_equal(known_missing(known), 0);
     configure("a", NULL, true, OFF); /* b leaves, and any host may come */
+    run_until(now + KNOWN_ADOPTED_MS);
     assert_false(breaker_is_awaited(breaker_unpack(breakers_load(table, id_of("b")))));
     flags_are(STATE_SYNCED | STATE_AWAITED, "hosts");
     known_connected(known, now);
     flags_are(UP_SYNCED | STATE_AWAITED, "its snapshot has yet to come");
-    known_comment(known);
+    known_comment(known, now);
     flags_are(UP_SYNCED, "it has");
     configure("a", "b", true, OFF);
     assert_int_equal(known_awaited(known), 0);
@@ -308,6 +310,142 @@ static void connections_without_a_snapshot_do_not_renew_what_is_known(void **sta
     flags_are(STATE_SYNCED | STATE_STALE, "a minute after the last good one");
 }
 
+static void a_connection_that_says_nothing_does_not_renew_what_is_known(void **state)
+{
+    (void)state;
+    enum known_before { EVENT, COMMENT };
+    for (enum known_before before = EVENT; before <= COMMENT; before++) {
+        tear_down(NULL);
+        set_up(NULL);
+        configure("a", NULL, false, 60000);
+        known_connected(known, now);
+        if (before == EVENT)
+            event("a", "open", "null");
+        else
+            known_comment(known, now);
+        int64_t lost = now;
+        known_lost(known, now);
+        known_connected(known, now);
+        run_until(lost + 30000);
+        assert_false(known_trusted(known));
+        known_lost(known, now);
+        known_connected(known, now);
+        run_until(lost + 59999);
+        flags_are(UP_SYNCED, "not yet");
+        run_until(lost + 60000);
+        flags_are(UP_SYNCED | STATE_STALE, "a minute after the last word");
+        known_lost(known, now);
+        known_connected(known, now);
+        run_until(now + 100000);
+        flags_are(UP_SYNCED | STATE_STALE, "silence makes nothing fresh");
+        known_other(known, now); /* an event of another name */
+        run_until(now + KNOWN_QUIET_MS);
+        flags_are(UP_SYNCED, "it works");
+        assert_true(known_trusted(known));
+    }
+}
+
+static void a_snapshot_begins_with_its_first_word_however_late_that_comes(void **state)
+{
+    (void)state;
+    configure("a", NULL, true, OFF);
+    known_connected(known, now);
+    event("a", "open", "null");
+    known_lost(known, now);
+    known_connected(known, now);
+    run_until(now + 3 * KNOWN_SETTLE_MS);
+    event("b", "closed", "null");
+    run_until(now + KNOWN_QUIET_MS - 1);
+    assert_false(known_trusted(known));
+    run_until(now + 1);
+    assert_true(known_trusted(known));
+    assert_false(known_wants_list(known)); /* a may yet come */
+    run_until(now + KNOWN_SETTLE_MS);
+    assert_true(known_wants_list(known));
+}
+
+static void where_nobody_has_said_anything_silence_counts_until_polls_begin(void **state)
+{
+    (void)state;
+    configure("a", NULL, true, 1000);
+    for (int i = 0; i < 2; i++) { /* again, as after a deployment of the control plane */
+        known_connected(known, now);
+        run_until(now + KNOWN_QUIET_MS);
+        flags_are(UP_SYNCED, "no breakers, it seems");
+        assert_int_equal(known_missing(known), 1);
+        known_lost(known, now);
+    }
+    known_connected(known, now);
+    run_until(now + KNOWN_QUIET_MS);
+    known_set_polling(known, true, now);
+    flags_are(UP, "the stream does not work");
+    assert_int_equal(known_missing(known), 0);
+    assert_true(breaker_is_awaited(breaker_unpack(breakers_load(table, id_of("a")))));
+    known_lost(known, now);
+    known_connected(known, now);
+    run_until(now + 100000);
+    flags_are(UP, "nor does another one that is mute");
+    known_poll_ended(known, true, now);
+    flags_are(UP_SYNCED | STATE_AWAITED, "a poll works, though this one was not for hosts");
+    known_comment(known, now);
+    known_set_polling(known, false, now);
+    flags_are(UP_SYNCED, "the stream works");
+    assert_int_equal(known_missing(known), 1);
+}
+
+static bool is_awaited(const char *name)
+{
+    return breaker_is_awaited(breaker_unpack(breakers_load(table, id_of(name))));
+}
+
+static void a_name_that_leaves_stays_awaited_until_no_worker_goes_by_it(void **state)
+{
+    (void)state;
+    configure("v", NULL, true, OFF);
+    known_poll_ended(known, true, now);
+    flags_are(STATE_SYNCED | STATE_AWAITED, "neither v nor hosts were polled");
+    configure("w", NULL, false, OFF);
+    run_until(now + KNOWN_ADOPTED_MS - 1);
+    assert_true(is_awaited("v"));
+    flags_are(STATE_SYNCED | STATE_AWAITED, "nor are hosts known");
+    configure("v", NULL, false, OFF); /* back in time */
+    run_until(now + KNOWN_ADOPTED_MS - 1);
+    assert_true(is_awaited("v"));
+    assert_true(is_awaited("w"));
+    run_until(now + 1);
+    assert_true(is_awaited("v"));
+    assert_false(is_awaited("w"));
+    flags_are(STATE_SYNCED, "no route has hosts");
+}
+
+static void a_name_that_is_new_to_the_embedded_control_plane_is_not_missing_at_once(void **state)
+{
+    (void)state;
+    const uint32_t used[] = { id_of("a"), id_of("b") };
+    struct known_options o = { used, 1, false, false, OFF, true };
+    known_configure(known, &o, now);
+    known_connected(known, now);
+    event("a", "closed", "null");
+    run_until(now + KNOWN_ADOPTED_MS);
+    for (int comes = 1; comes >= 0; comes--) {
+        o.used_count = 2;
+        known_configure(known, &o, now);
+        assert_int_equal(known_missing(known), 0);
+        assert_int_equal(known_awaited(known), 1);
+        if (comes)
+            event("b", "closed", "null");
+        assert_int_equal(known_awaited(known), !comes);
+        run_until(now + KNOWN_ADOPTED_MS);
+        assert_int_equal(known_awaited(known), 0);
+        assert_int_equal(known_missing(known), !comes);
+        known_forget(known, now);
+        o.used_count = 1;
+        known_configure(known, &o, now);
+        event("a", "closed", "null");
+        known_comment(known, now);
+    }
+}
+
 static void a_breaker_absent_from_a_later_snapshot_keeps_its_state(void **state)
 {
     (void)state;
@@ -316,7 +454,7 @@ static void a_breaker_absent_from_a_later_snapshot_keeps_its_state(void **state)
     event("a", "half_open", "0.25");
     known_lost(known, now);
     known_connected(known, now);
-    known_comment(known);
+    known_comment(known, now);
     struct breaker_view v = breaker_unpack(breakers_load(table, id_of("a")));
     assert_int_equal(v.state, BREAKER_HALF_OPEN);
     assert_int_equal(v.rate, BREAKER_RATE_ONE / 4);
@@ -371,7 +509,7 @@ static void a_reload_that_names_more_breakers_judges_them_at_once(void **state)
     event("a", "closed", "null");
     configure("a", "b", false, 60000);
     assert_int_equal(known_missing(known), 0);
-    known_comment(known);
+    known_comment(known, now);
     configure("a", "c", false, 60000);
     assert_int_equal(known_missing(known), 1);
     flags_are(UP_SYNCED, "still synced");
@@ -487,6 +625,11 @@ int main(void)
         KNOWN_TEST(state_is_stale_when_the_stream_is_lost_for_max_age),
         KNOWN_TEST(never_synced_is_not_stale),
         KNOWN_TEST(connections_without_a_snapshot_do_not_renew_what_is_known),
+        KNOWN_TEST(a_connection_that_says_nothing_does_not_renew_what_is_known),
+        KNOWN_TEST(a_snapshot_begins_with_its_first_word_however_late_that_comes),
+        KNOWN_TEST(where_nobody_has_said_anything_silence_counts_until_polls_begin),
+        KNOWN_TEST(a_name_that_leaves_stays_awaited_until_no_worker_goes_by_it),
+        KNOWN_TEST(a_name_that_is_new_to_the_embedded_control_plane_is_not_missing_at_once),
         KNOWN_TEST(a_breaker_absent_from_a_later_snapshot_keeps_its_state),
         KNOWN_TEST(bad_events_change_nothing_and_are_counted),
         KNOWN_TEST(a_null_rate_admits_nobody),

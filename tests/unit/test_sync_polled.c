@@ -97,6 +97,7 @@ static void listed(const char *names)
 static void begun(const char *names)
 {
     struct catalog *list = list_of(names);
+    known_set_polling(known, true, now);
     known_poll_begun(known, list);
     catalog_unref(list);
 }
@@ -224,7 +225,7 @@ static void a_poll_renews_what_the_lost_stream_said_and_the_stream_what_polls_sa
     known_connected(known, now);
     event("a", "closed");
     flags_are(STATE_SYNCED | STATE_CONNECTED, "the stream is back");
-    known_poll_stopped(known, now);
+    known_set_polling(known, false, now);
     flags_are(STATE_SYNCED | STATE_CONNECTED, "and polls end");
 }
 
@@ -232,10 +233,11 @@ static void when_polls_stop_without_a_stream_state_ages(void **state)
 {
     (void)state;
     configure("a", false, 1000);
+    begun("a");
     known_poll_ended(known, true, now);
     int64_t good = now;
     run_until(good + 900);
-    known_poll_stopped(known, now);
+    known_set_polling(known, false, now);
     run_until(good + 999);
     flags_are(STATE_SYNCED, "almost");
     run_until(good + 1000);
@@ -309,6 +311,114 @@ a_name_is_awaited_until_a_poll_that_has_it_or_a_list_that_lacks_it_began_later(v
     }
 }
 
+/* How b was known before it joins, while a was used all along. */
+enum before {
+    POLLED_LAST,      /* by the last good poll */
+    POLLED_BEFORE,    /* but not by the last one */
+    POLL_UNDER_WAY,   /* POLLED_LAST, and the next one, without it, has begun */
+    POLL_FAILED,      /* POLLED_LAST, and the next one, without it, came to nothing */
+    STREAM_LOST,      /* by the stream, and no poll has gone well since */
+    STREAM_THEN_POLL, /* by the stream, and polls have taken over */
+    STREAM_BACK,      /* polls took over, and by the stream that stands again */
+    STREAM_SPEAKS,    /* it does, but polls have yet to end */
+};
+
+static void know(enum before how)
+{
+    bool streamed = how >= STREAM_LOST;
+    const uint32_t both[] = { id_of("a"), id_of("b") };
+    const struct known_options o = { both, streamed ? 1 : 2, false, false, OFF, false };
+    known_configure(known, &o, now);
+    if (streamed) {
+        known_connected(known, now);
+        event("a", "closed");
+        event("b", "closed");
+        known_comment(known, now);
+        known_lost(known, now);
+    } else {
+        begun("a b");
+        polled("a", BREAKER_CLOSED, 1);
+        polled("b", BREAKER_CLOSED, 1);
+        known_poll_ended(known, true, now);
+        configure("a", false, OFF);
+    }
+    if (how == POLLED_LAST || how == STREAM_LOST)
+        return;
+    begun("a b");
+    if (how == POLL_UNDER_WAY)
+        return;
+    known_poll_ended(known, how != POLL_FAILED, now);
+    if (how < STREAM_BACK)
+        return;
+    known_connected(known, now);
+    event("b", "closed");
+    if (how == STREAM_SPEAKS)
+        return;
+    known_comment(known, now);
+    known_set_polling(known, false, now);
+}
+
+static void a_known_name_that_joins_is_awaited_if_nobody_has_kept_it_up_to_date(void **state)
+{
+    (void)state;
+    static const struct {
+        bool awaited, wants_poll;
+    } cases[] = {
+        [POLLED_LAST] = { false, false },   [POLLED_BEFORE] = { true, true },
+        [POLL_UNDER_WAY] = { false, true }, [POLL_FAILED] = { false, true },
+        [STREAM_LOST] = { false, false },   [STREAM_THEN_POLL] = { true, true },
+        [STREAM_BACK] = { false, false },   [STREAM_SPEAKS] = { false, true },
+    };
+    for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
+        for (int hosts = 0; hosts < 2; hosts++) {
+            tear_down(NULL);
+            set_up(NULL);
+            know((enum before)i);
+            uint64_t cached = known_cached(known);
+            configure(hosts ? "a" : "b", hosts, OFF);
+            unsigned flags = breakers_flags(table);
+            bool is_awaited =
+                hosts ? state_of("b") == BREAKER_UNKNOWN && flags & STATE_AWAITED : awaited("b");
+            bool wants_poll = hosts ? i != STREAM_BACK : cases[i].wants_poll;
+            if (is_awaited != cases[i].awaited || known_wants_poll(known) != wants_poll ||
+                known_cached(known) != cached - cases[i].awaited)
+                fail_msg("case %zu, hosts %d: %s, flags %#x, poll wanted %d", i, hosts,
+                         breaker_state_name(state_of("b")), flags, known_wants_poll(known));
+        }
+    }
+}
+
+static void what_a_poll_leaves_out_is_not_taken_for_absent(void **state)
+{
+    (void)state;
+    configure("a", true, OFF);
+    known_connected(known, now);
+    event("told", "closed");
+    known_comment(known, now);
+    known_lost(known, now);
+    flags_are(STATE_SYNCED, "the stream has told all");
+    for (int poll = 0; poll < 2; poll++) {
+        begun("a told many");
+        known_poll_leaves_out(known, "a");
+        known_poll_leaves_out(known, "told");
+        known_poll_leaves_out(known, "never heard of");
+        polled("many", BREAKER_CLOSED, 1);
+        known_poll_ended(known, true, now);
+        flags_are(STATE_SYNCED | STATE_AWAITED, "nobody can say of every host");
+    }
+    assert_int_equal(state_of("told"), BREAKER_UNKNOWN); /* of the stream, which is long gone */
+    assert_int_equal(state_of("many"), BREAKER_CLOSED);
+    configure("b", true, OFF);
+    begun("b");
+    known_poll_leaves_out(known, "b");
+    known_poll_ended(known, true, now);
+    assert_true(awaited("b"));
+    begun("b");
+    known_poll_ended(known, true, now);
+    assert_false(awaited("b"));
+    flags_are(STATE_SYNCED, "all were asked for");
+}
+
 static void names_of_hosts_are_awaited_until_all_are_polled(void **state)
 {
     (void)state;
@@ -336,7 +446,9 @@ static void a_stream_that_stands_beside_polls_settles_nothing_until_they_stop(vo
     run_until(now + KNOWN_QUIET_MS);
     configure("b", false, OFF);
     assert_int_equal(known_awaited(known), 1);
-    known_poll_stopped(known, now); /* it speaks, and has no b */
+    known_comment(known, now); /* it speaks, and has no b */
+    assert_int_equal(known_awaited(known), 1);
+    known_set_polling(known, false, now);
     assert_int_equal(known_awaited(known), 0);
     assert_int_equal(known_missing(known), 1);
 }
@@ -391,7 +503,7 @@ static void a_breaker_is_gone_when_the_list_lacks_it_and_nothing_else_speaks_for
             known_connected(known, now);
             if (cases[i].how == SEEN_AGAIN)
                 event("a", "open");
-            known_comment(known);
+            known_comment(known, now);
         }
         known_list_asked(known);
         if (cases[i].heard_since)
@@ -506,6 +618,8 @@ int main(void)
         KNOWN_TEST(when_polls_stop_without_a_stream_state_ages),
         KNOWN_TEST(only_what_routes_use_is_polled),
         KNOWN_TEST(a_name_is_awaited_until_a_poll_that_has_it_or_a_list_that_lacks_it_began_later),
+        KNOWN_TEST(a_known_name_that_joins_is_awaited_if_nobody_has_kept_it_up_to_date),
+        KNOWN_TEST(what_a_poll_leaves_out_is_not_taken_for_absent),
         KNOWN_TEST(names_of_hosts_are_awaited_until_all_are_polled),
         KNOWN_TEST(a_stream_that_stands_beside_polls_settles_nothing_until_they_stop),
         KNOWN_TEST(another_project_is_asked_for_every_name_anew),
