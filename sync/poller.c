@@ -87,19 +87,28 @@ static void ended(struct poller *p, enum ask_result r, const char *text, int64_t
     known_poll_ended(p->known, r == ASK_OK, now_ms);
 }
 
+/* Those that routes name, or the others that they may use.  Returns how many are too many. */
+static size_t choose_some(struct poller *p, bool named)
+{
+    size_t left_out = 0;
+    for (size_t i = 0; i < p->list->count; i++) {
+        const char *name = p->list->items[i].name;
+        if (!known_polls(p->known, name) || known_uses(p->known, name) != named)
+            continue;
+        if (p->count < POLLER_BREAKERS_MAX) {
+            p->wanted[p->count++] = i;
+        } else {
+            known_poll_leaves_out(p->known, name);
+            left_out++;
+        }
+    }
+    return left_out;
+}
+
 static void choose(struct poller *p)
 {
-    const struct catalog *list = p->list;
-    size_t left_out = 0;
-    p->wanted = xcalloc(list->count + 1, sizeof(*p->wanted));
-    for (size_t i = 0; i < list->count; i++) {
-        if (!known_polls(p->known, list->items[i].name))
-            continue;
-        if (p->count < POLLER_BREAKERS_MAX)
-            p->wanted[p->count++] = i;
-        else
-            left_out++;
-    }
+    p->wanted = xcalloc(p->list->count + 1, sizeof(*p->wanted));
+    size_t left_out = choose_some(p, true) + choose_some(p, false);
     atomic_fetch_add_explicit(&p->stats->counters[SYNC_POLLED_LEFT_OUT], left_out,
                               memory_order_relaxed);
 }

@@ -2,7 +2,8 @@
  * poller.h - asks for breaker states when the stream is not what they come from.
  *
  * One poll: state:batch for the breakers that routes use, by the ids of the metadata list,
- * POLLER_CHUNK at a time, at most POLLER_BREAKERS_MAX.  It went well when every part did.
+ * POLLER_CHUNK at a time, at most POLLER_BREAKERS_MAX, first those that routes name.  It went
+ * well when every part did.
  * source.h says when; states go to known.h.  Runs on the sync thread's curl multi handle.
  */
 #ifndef SYNC_POLLER_H
