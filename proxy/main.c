@@ -421,8 +421,9 @@ static void await_sync(const struct proxy *p, const struct config *cfg)
         sched_yield();
 }
 
-/* Puts a configuration into effect; what it selects is filled in already. */
-static void adopt(struct runtime *rt, struct config *cfg)
+/* Puts a configuration into effect; what it selects is filled in already.  asked: an operator
+ * wants it. */
+static void adopt(struct runtime *rt, struct config *cfg, bool asked)
 {
     struct proxy *p = &rt->proxy;
     enum log_level level;
@@ -434,7 +435,7 @@ static void adopt(struct runtime *rt, struct config *cfg)
         control_reconfigure(p->control, cfg);
     struct sync_endpoint endpoint = endpoint_of(p, cfg);
     bool connected = p->control || cfg->control.project_id;
-    sync_reconfigure(p->sync, cfg, connected ? &endpoint : NULL);
+    sync_reconfigure(p->sync, cfg, connected ? &endpoint : NULL, asked);
     await_sync(p, cfg);
     snapshot_publish(p, next);
     await_adoption(p, next->generation);
@@ -454,7 +455,7 @@ static int reload_into(void *arg, struct strbuf *errors, struct strbuf *warnings
     } else {
         log_lines(LOG_WARNING, "config.warning", warnings);
         selection_apply(&rt->selection, p, cfg, endpoint_of(p, cfg).project_id);
-        adopt(rt, cfg);
+        adopt(rt, cfg, true);
         p->last_reload_ok = true;
         p->reloads_ok++;
         p->last_reload_wall_ms = clock_wall_ms();
@@ -484,7 +485,7 @@ static void reselect(struct runtime *rt)
         config_free(cfg);
         return;
     }
-    adopt(rt, cfg);
+    adopt(rt, cfg, false);
     log_event(LOG_INFO, "config", "selection.changed",
               "routes follow the breakers and routers that their metadata selects now",
               "config_hash", cfg->hash, NULL);

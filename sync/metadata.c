@@ -87,9 +87,9 @@ void metadata_configure(struct metadata *m, const struct settings *settings, boo
         forgotten = forgotten || (f->list && !stays);
         if (!stays)
             forget(f);
-        else if (f->schedule.failures > 0)
-            schedule_now(&f->schedule, now_ms); /* perhaps what was wrong has been mended */
-        else if (f->schedule.at_ms > latest_ms)
+        else if (f->schedule.failures > 0 && settings->retry)
+            schedule_now(&f->schedule, now_ms);
+        else if (f->schedule.failures == 0 && f->schedule.at_ms > latest_ms)
             f->schedule.at_ms = latest_ms; /* a shorter interval holds at once */
     }
     if (forgotten)

@@ -20,6 +20,7 @@ struct sync_endpoint;
 struct settings {
     const struct config *cfg; /* what it was made from: compared, never followed */
     bool enabled;             /* there is a control plane; else the texts below are NULL */
+    bool retry;               /* what failed may have been mended: ask again at once */
     char *project_url;        /* "https://host/v1/projects/ID" */
     char *project_id;
     char *stream_url;

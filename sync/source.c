@@ -1,15 +1,15 @@
 #include "sync/source.h"
 
-void source_configure(struct source *s, const struct source_options *o, int64_t now_ms)
+void source_configure(struct source *s, const struct source_options *o, bool retry, int64_t now_ms)
 {
     bool same = s->configured && s->options.wanted == o->wanted;
     int64_t latest_ms = now_ms + o->poll_interval_ms;
 
     s->options = *o;
     if (same) {
-        if (s->poll.failures > 0)
-            schedule_now(&s->poll, now_ms); /* perhaps what was wrong has been mended */
-        else if (s->poll.at_ms > latest_ms)
+        if (s->poll.failures > 0 && retry)
+            schedule_now(&s->poll, now_ms);
+        else if (s->poll.failures == 0 && s->poll.at_ms > latest_ms)
             s->poll.at_ms = latest_ms; /* a shorter interval holds at once */
         return;
     }

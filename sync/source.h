@@ -43,7 +43,8 @@ struct source {
     bool poll_ended;           /* one has since polling began */
 };
 
-void source_configure(struct source *s, const struct source_options *o, int64_t now_ms);
+/* retry: what failed may have been mended, so it is not waited for any longer. */
+void source_configure(struct source *s, const struct source_options *o, bool retry, int64_t now_ms);
 /* At every turn: how is the stream, and how many attempts in a row to open it came to nothing? */
 void source_look(struct source *s, enum source_stream stream, unsigned failed_opens, int64_t now_ms,
                  double draw);

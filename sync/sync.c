@@ -99,7 +99,7 @@ static void adopt(struct sync *s, struct settings *next, int64_t now_ms)
         poller_cancel(s->poller);
         s->source = (struct source){ 0 };
     }
-    source_configure(&s->source, &next->source, now_ms);
+    source_configure(&s->source, &next->source, next->retry, now_ms);
     metadata_configure(s->metadata, next, same_project, now_ms);
     poller_configure(s->poller, next);
     known_configure(s->known, &next->known, now_ms);
@@ -440,7 +440,7 @@ void sync_wake(struct sync *s)
 }
 
 void sync_reconfigure(struct sync *s, const struct config *cfg,
-                      const struct sync_endpoint *endpoint)
+                      const struct sync_endpoint *endpoint, bool retry)
 {
     struct settings *next;
     struct strbuf errors = STRBUF_INIT;
@@ -452,6 +452,7 @@ void sync_reconfigure(struct sync *s, const struct config *cfg,
     }
     pthread_mutex_lock(&s->lock);
     struct settings *never_used = s->pending;
+    next->retry = retry || (never_used && never_used->retry);
     s->pending = next;
     atomic_store_explicit(&s->has_pending, true, memory_order_release);
     pthread_mutex_unlock(&s->lock);

@@ -47,9 +47,10 @@ void sync_wake(struct sync *s);
 
 /* Main, on reload: use this configuration and endpoint from now on.  Returns at once; what
  * is needed is copied, cfg itself is not borrowed.  sync_adopted() tells when the thread
- * works by it.  An endpoint that cannot be used is an error line, the former one stays. */
+ * works by it.  An endpoint that cannot be used is an error line, the former one stays.
+ * retry: an operator may have mended what failed, so that no delay or Retry-After holds on. */
 void sync_reconfigure(struct sync *s, const struct config *cfg,
-                      const struct sync_endpoint *endpoint);
+                      const struct sync_endpoint *endpoint, bool retry);
 bool sync_adopted(const struct sync *s, const struct config *cfg);
 /* True when every record of that ring below position (as ring_pushed() counts) has become
  * text, so that the routes it points into may be freed.  ring_popped() is not enough: a

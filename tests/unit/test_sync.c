@@ -945,13 +945,13 @@ static void a_new_key_reconnects_the_stream(void **state)
     start(&endpoint);
     WAIT_FOR(gauges().connected);
     struct config same_again = cfg;
-    sync_reconfigure(sync_thread, &same_again, &endpoint);
+    sync_reconfigure(sync_thread, &same_again, &endpoint, true);
     WAIT_FOR(sync_adopted(sync_thread, &same_again));
     assert_int_equal(counter(SYNC_STREAM_DISCONNECTS_RELOAD), 0); /* nothing that matters to it */
     struct config next = cfg;
     next.samples.buffer = 77;
     endpoint.api_key = API_KEY_2;
-    sync_reconfigure(sync_thread, &next, &endpoint);
+    sync_reconfigure(sync_thread, &next, &endpoint, true);
     WAIT_FOR(sync_adopted(sync_thread, &next));
     WAIT_FOR(counter(SYNC_STREAM_CONNECTS_OK) == 2);
     assert_int_equal(counter(SYNC_STREAM_DISCONNECTS_RELOAD), 1);
@@ -969,7 +969,7 @@ static void another_project_forgets_the_states_of_the_former(void **state)
     WAIT_FOR(state_of("old") == BREAKER_OPEN);
     struct config next = cfg;
     endpoint.project_id = "proj2";
-    sync_reconfigure(sync_thread, &next, &endpoint);
+    sync_reconfigure(sync_thread, &next, &endpoint, true);
     WAIT_FOR(sync_adopted(sync_thread, &next));
     WAIT_FOR(state_of("old") == BREAKER_UNKNOWN);
     WAIT_FOR(gauges().synced && gauges().cached_breakers == 1);
@@ -1052,7 +1052,7 @@ static void the_books_balance_under_load(void **state)
     static struct config reloads[20];
     for (size_t i = 0; i < ARRAY_LEN(reloads); i++) {
         reloads[i] = cfg;
-        sync_reconfigure(sync_thread, &reloads[i], &endpoint);
+        sync_reconfigure(sync_thread, &reloads[i], &endpoint, true);
         WAIT_FOR(sync_adopted(sync_thread, &reloads[i]));
         (void)gauges();
     }

@@ -15,7 +15,7 @@
 static struct source made(enum state_source wanted)
 {
     struct source s = { 0 };
-    source_configure(&s, &(struct source_options){ wanted, INTERVAL }, START);
+    source_configure(&s, &(struct source_options){ wanted, INTERVAL }, true, START);
     return s;
 }
 
@@ -215,23 +215,25 @@ static void a_reload_keeps_what_goes_on_and_applies_the_rest(void **state)
     struct source s = made(SOURCE_POLL);
     source_poll_begun(&s);
     source_poll_ended(&s, ASK_OK, -1, START, 0.5);
-    source_configure(&s, &(struct source_options){ SOURCE_POLL, INTERVAL }, START + 10);
+    source_configure(&s, &(struct source_options){ SOURCE_POLL, INTERVAL }, true, START + 10);
     assert_int_equal(source_poll_ms(&s), START + INTERVAL);
-    source_configure(&s, &(struct source_options){ SOURCE_POLL, 2000 }, START + 20);
+    source_configure(&s, &(struct source_options){ SOURCE_POLL, 2000 }, true, START + 20);
     assert_int_equal(source_poll_ms(&s), START + 2020); /* shorter holds at once */
-    source_configure(&s, &(struct source_options){ SOURCE_POLL, 60000 }, START + 30);
+    source_configure(&s, &(struct source_options){ SOURCE_POLL, 60000 }, true, START + 30);
     assert_int_equal(source_poll_ms(&s), START + 2020);
-    source_poll_ended(&s, ASK_AUTH, -1, START + 2020, 0.5);
-    source_configure(&s, &(struct source_options){ SOURCE_POLL, 60000 }, START + 2030);
+    source_poll_ended(&s, ASK_HTTP, 120000, START + 2020, 0.5);
+    source_configure(&s, &(struct source_options){ SOURCE_POLL, 60000 }, false, START + 2025);
+    assert_int_equal(source_poll_ms(&s), START + 122020); /* nobody has mended anything */
+    source_configure(&s, &(struct source_options){ SOURCE_POLL, 60000 }, true, START + 2030);
     assert_int_equal(source_poll_ms(&s), START + 2030); /* a new key, perhaps */
-    source_configure(&s, &(struct source_options){ SOURCE_STREAM, 60000 }, START + 40);
+    source_configure(&s, &(struct source_options){ SOURCE_STREAM, 60000 }, true, START + 40);
     assert_false(s.polling);
 
     s = made(SOURCE_AUTO);
     source_look(&s, SOURCE_STREAM_GONE, 3, START + 60000, 0);
-    source_configure(&s, &(struct source_options){ SOURCE_AUTO, INTERVAL }, START + 60001);
+    source_configure(&s, &(struct source_options){ SOURCE_AUTO, INTERVAL }, true, START + 60001);
     assert_true(s.polling);
-    source_configure(&s, &(struct source_options){ SOURCE_POLL, INTERVAL }, START + 60002);
+    source_configure(&s, &(struct source_options){ SOURCE_POLL, INTERVAL }, true, START + 60002);
     assert_true(s.polling);
 }
 
