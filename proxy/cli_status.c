@@ -51,16 +51,22 @@ static bool waits_for_metadata(const cJSON *root)
     return false;
 }
 
+static const char *states(const cJSON *control)
+{
+    bool awaits = cli_number(control, "awaited_breakers") > 0 || cli_true(control, "awaited_hosts");
+    return !cli_true(control, "synced") ? "not known yet"
+           : cli_true(control, "stale") ? "stale"
+           : awaits                     ? "known, but not yet of every name"
+                                        : "known";
+}
+
 static void add_control(struct strbuf *out, const cJSON *root)
 {
     const cJSON *control = member(root, "control"), *stats = member(root, "stats");
     struct strbuf text = STRBUF_INIT;
     strbuf_addf(&text, "%s, %s, states %s%s",
                 *cli_text(control, "url") ? cli_text(control, "url") : "none",
-                cli_true(control, "connected") ? "connected" : "not connected",
-                !cli_true(control, "synced") ? "not known yet"
-                : cli_true(control, "stale") ? "stale"
-                                             : "known",
+                cli_true(control, "connected") ? "connected" : "not connected", states(control),
                 waits_for_metadata(root) ? ", metadata not loaded" : "");
     if (*cli_text(control, "last_error") && !cli_true(control, "connected"))
         strbuf_addf(&text, ": %s", cli_text(control, "last_error"));

@@ -140,8 +140,8 @@ static double get_fail_open(const struct scrape *s)
 {
     if (s->snap == NULL || s->snap->cfg->fail_mode != FAIL_OPEN)
         return 0;
-    return !flag(s, STATE_SYNCED) || flag(s, STATE_STALE) || s->sync.awaited_names > 0 ||
-           config_breakers_unresolved(s->snap->cfg);
+    return !flag(s, STATE_SYNCED) || flag(s, STATE_STALE) || flag(s, STATE_AWAITED) ||
+           s->sync.awaited_names > 0 || config_breakers_unresolved(s->snap->cfg);
 }
 static double get_streaming(const struct scrape *s)
 {

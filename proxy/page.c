@@ -289,10 +289,7 @@ static void write_control(struct strbuf *out, const struct facts *f)
 {
     strbuf_adds(out, "<h2>Control plane</h2>\n<table>\n");
     row(out, "state stream", "%s", f->flags & STATE_CONNECTED ? "connected" : "down");
-    row(out, "states", "%s",
-        !(f->flags & STATE_SYNCED) ? "not known yet"
-        : f->flags & STATE_STALE   ? "stale"
-                                   : "known");
+    row(out, "states", "%s", status_states(f->flags, f->sync.awaited_names));
     add_time(out, "last event", f->sync.last_event_wall_ms);
     row(out, "reconnects", "%" PRIu64, f->sync.reconnects);
     strbuf_adds(out, "<tr><th>last error</th><td>");

@@ -91,6 +91,15 @@ void status_errors(const struct proxy *p, uint64_t sums[PERR_COUNT])
     }
 }
 
+const char *status_states(unsigned flags, uint64_t awaited_names)
+{
+    bool all = awaited_names == 0 && !(flags & STATE_AWAITED);
+    return !(flags & STATE_SYNCED) ? "not known yet"
+           : flags & STATE_STALE   ? "stale"
+           : all                   ? "known"
+                                   : "known, but not yet of every name";
+}
+
 double status_allow_ratio(struct breaker_view v)
 {
     switch (v.state) {
@@ -375,6 +384,7 @@ static void write_control(struct json *j, const struct proxy *p, const struct co
     json_u64(j, "reconnects", g->reconnects);
     json_u64(j, "missing_breakers", g->unknown_names);
     json_u64(j, "awaited_breakers", g->awaited_names);
+    json_bool(j, "awaited_hosts", (flags & STATE_AWAITED) != 0);
     json_str(j, "state_source", cfg != NULL ? source_name(cfg->control.state_source) : NULL);
     json_str(j, "states_from", g->polling ? "poll" : "stream");
     json_time(j, "last_poll", g->last_poll_wall_ms);

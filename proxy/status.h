@@ -38,6 +38,9 @@ void status_route_modes(const struct snapshot *snap, const char *modes[ROUTE_SLO
 /* Of one route's requests that only shadow mode let through. */
 void status_shadow(const struct proxy *p, unsigned slot, uint64_t sums[SHADOW_RESULTS]);
 
+/* How far breaker states are known, in words. */
+const char *status_states(unsigned flags, uint64_t awaited_names);
+
 /* The share of requests let through; NaN while the state is unknown. */
 double status_allow_ratio(struct breaker_view v);
 /* The slot of a breaker in worker_counters.decisions; those past the cap share the last. */

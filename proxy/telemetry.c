@@ -9,6 +9,7 @@
 #include "proxy/proxy.h"
 #include "proxy/status.h"
 #include "proxy/worker.h"
+#include "sync/sync.h"
 
 #include <event2/http.h>
 #include <stdio.h>
@@ -72,11 +73,12 @@ static void serve_livez(struct local_request *rq)
 /* The control plane is reported, not required: a proxy without one still serves. */
 static void report_control(struct strbuf *checks, const struct proxy *p)
 {
-    unsigned flags = breakers_flags(p->breakers);
+    struct sync_gauges g = { 0 };
 
-    strbuf_adds(checks, !(flags & STATE_SYNCED) ? "[ ] control plane: states not known yet\n"
-                        : flags & STATE_STALE   ? "[ ] control plane: states are stale\n"
-                                                : "[ ] control plane: states known\n");
+    if (p->sync)
+        sync_gauges(p->sync, &g);
+    strbuf_addf(checks, "[ ] control plane: states %s\n",
+                status_states(breakers_flags(p->breakers), g.awaited_names));
 }
 
 static void serve_readyz(struct local_request *rq)

@@ -485,6 +485,9 @@ static void flags_and_modes_follow_the_process(void **state)
     expect_of(w, PREFIX "fail_open_active", "0");
     expect_of(w, PREFIX "control_state_synced", "1");
     expect_of(w, PREFIX "control_stream_connected", "1");
+    breakers_set_flags(w->p.breakers, STATE_AWAITED, 0); /* nobody was asked about hosts */
+    expect_of(w, PREFIX "fail_open_active", "1");
+    breakers_set_flags(w->p.breakers, 0, STATE_AWAITED);
     expect_of(w, PREFIX "enforcement_mode{mode=\"enforce\"}", "0");
     expect_of(w, PREFIX "enforcement_mode{mode=\"shadow\"}", "1");
     expect_of(w, PREFIX "config_last_reload_successful", "0");

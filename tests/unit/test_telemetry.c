@@ -208,7 +208,10 @@ static void health_follows_the_process(void **state)
     breakers_set_flags(p->breakers, STATE_SYNCED, 0);
     expect(b, "GET", "/readyz?verbose", 200, "[ ] control plane: states known\nok\n");
     breakers_set_flags(p->breakers, STATE_STALE, 0);
-    expect(b, "GET", "/readyz?verbose", 200, "[ ] control plane: states are stale\nok\n");
+    expect(b, "GET", "/readyz?verbose", 200, "[ ] control plane: states stale\nok\n");
+    breakers_set_flags(p->breakers, STATE_AWAITED, STATE_STALE);
+    expect(b, "GET", "/readyz?verbose", 200,
+           "[ ] control plane: states known, but not yet of every name\nok\n");
     atomic_store(&p->draining, true);
     expect(b, "GET", "/readyz", 503, "[-] not draining\n");
     expect(b, "GET", "/startupz", 200, "ok\n");
