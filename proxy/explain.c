@@ -72,6 +72,15 @@ struct asked_headers {
     struct slice authority; /* of the URL: what clients send as Host, unless it is given */
 };
 
+/* They leave out the port of the scheme, written in the URL or not. */
+static struct slice without_default_port(struct slice authority)
+{
+    static const struct slice port = SLICE(":80");
+    size_t n = authority.len < port.len ? 0 : authority.len - port.len;
+    bool ends = slice_eq((struct slice){ authority.p + n, authority.len - n }, port);
+    return ends ? (struct slice){ authority.p, n } : authority;
+}
+
 static bool question_has_header(void *ctx, struct slice name, struct slice value)
 {
     const struct asked_headers *h = ctx;
@@ -103,7 +112,7 @@ static void find_route(const struct explain_world *w, const struct explain_quest
                        struct slice path, struct explanation *e)
 {
     struct slice host = { e->to.host, e->to.host_len };
-    struct asked_headers headers = { q->headers, e->to.raw };
+    struct asked_headers headers = { q->headers, without_default_port(e->to.raw) };
     struct route_candidates c;
     struct route_request rq = { .method = e->is_connect ? SLICE("CONNECT") : q->method,
                                 .path = path,
@@ -369,6 +378,17 @@ void explanation_free(struct explanation *e)
 
 /* ---- As JSON ---- */
 
+static bool any_awaited(const struct explain_world *w, const struct explanation *e)
+{
+    for (unsigned i = 0; i < e->breaker_count; i++) {
+        uint32_t id = e->breakers[i].id;
+        struct breaker_view v = breaker_unpack(id ? breakers_load(w->breakers, id) : 0);
+        if (v.state == BREAKER_UNKNOWN && (breaker_is_awaited(v) || e->flags & STATE_AWAITED))
+            return true;
+    }
+    return false;
+}
+
 static const char *states_name(const struct explain_world *w, const struct explanation *e)
 {
     unsigned flags = e->flags;
@@ -377,6 +397,7 @@ static const char *states_name(const struct explain_world *w, const struct expla
     return !(flags & STATE_SYNCED) ? "never synced"
            : e->unresolved         ? "metadata not loaded"
            : flags & STATE_STALE   ? "stale"
+           : any_awaited(w, e)     ? "awaited"
                                    : "known";
 }
 

@@ -39,6 +39,8 @@ static const char config[] =
     "   \"half_open\": {\"eligible\": {\"methods\": [\"HEAD\", \"CONNECT\"]}}},"
     "  {\"name\": \"by-host\", \"match\": {\"hosts\": [\"host.test\"],"
     "     \"headers\": {\"Host\": \"host.test:81\"}}, \"breakers\": [\"by-host\"]},"
+    "  {\"name\": \"by-port\", \"match\": {\"hosts\": [\"port.test\"],"
+    "     \"headers\": {\"Host\": \"port.test\"}}, \"breakers\": [\"by-host\"]},"
     "  {\"name\": \"bound\", \"match\": {\"hosts\": [\"bound.test\"]}, \"breakers\": [\"h\"],"
     "   \"half_open\": {\"eligible\": {\"max_body\": \"1KiB\"}, \"max_concurrent\": 1,"
     "     \"max_per_second\": 5, \"fleet\": {\"size\": 2, \"max_per_second\": 5}}}"
@@ -251,6 +253,43 @@ static void overrides_bypass_and_lost_states_count(void **state)
     explanation_free(&e);
 }
 
+/* What explain_write() says of all the states. */
+static void expect_states(struct bench *t, const char *url, const char *want)
+{
+    const struct name_value_list none = { 0 };
+    const struct explain_question q = { .url = slice_of(url),
+                                        .method = SLICE("GET"),
+                                        .headers = &none };
+    struct strbuf out = STRBUF_INIT, key = STRBUF_INIT;
+    struct explanation e;
+    const char *why;
+    assert_int_equal(explain(&t->w, &q, &e, &why), 0);
+    explain_write(&t->w, &q, &e, &out);
+    strbuf_addf(&key, "\"states\":\"%s\"", want);
+    if (!strstr(strbuf_str(&out), strbuf_str(&key)))
+        fail_msg("%s: not %s in %s", url, want, strbuf_str(&out));
+    explanation_free(&e);
+    strbuf_free(&out);
+    strbuf_free(&key);
+}
+
+static void a_breaker_that_nobody_was_asked_about_is_not_told_as_known(void **state)
+{
+    struct bench *t = *state;
+    uint32_t shared = breakers_intern(t->b, "shared", 6);
+
+    breaker(t, "b-host.pay.test", BREAKER_CLOSED, 1);
+    expect_states(t, "http://host.pay.test/", "known"); /* the server lacks shared */
+    breakers_await(t->b, shared, true);
+    expect_states(t, "http://host.pay.test/", "awaited");
+    breaker(t, "shared", BREAKER_CLOSED, 1);
+    expect_states(t, "http://host.pay.test/", "known");
+    breakers_set_flags(t->b, STATE_AWAITED, 0);
+    expect_states(t, "http://host.pay.test/", "known");
+    expect_states(t, "http://new.pay.test/", "awaited"); /* no worker has met this host */
+    expect_states(t, "http://bare.test/", "known");      /* that needs none */
+}
+
 static void without_a_proxy_no_state_is_known(void **state)
 {
     struct bench *t = *state;
@@ -286,6 +325,9 @@ static void a_route_that_matches_on_host_sees_the_one_that_clients_send(void **s
         { "http://host.test/", NULL, false },
         { "http://host.test:81/", (char *)"other.test", false },
         { "http://host.test/", (char *)"host.test:81", true },
+        { "http://port.test/", NULL, true },
+        { "http://port.test:80/", NULL, true }, /* they leave the scheme's port out */
+        { "http://port.test:8080/", NULL, false },
         { "https://host.test:81/", NULL, false }, /* a tunnel shows no fields */
     };
 
@@ -296,7 +338,7 @@ static void a_route_that_matches_on_host_sees_the_one_that_clients_send(void **s
         struct explanation e;
         const char *why;
         assert_int_equal(explain(&t->w, &q, &e, &why), 0);
-        if ((strcmp(e.route->name, "by-host") == 0) != cases[i].matches)
+        if ((strncmp(e.route->name, "by-", 3) == 0) != cases[i].matches)
             fail_msg("case %zu: got route %s", i, e.route->name);
         explanation_free(&e);
     }
@@ -472,6 +514,7 @@ int main(void)
         TEST(a_question_that_no_request_could_be_is_refused),
         TEST(the_verdict_is_the_gates),
         TEST(overrides_bypass_and_lost_states_count),
+        TEST(a_breaker_that_nobody_was_asked_about_is_not_told_as_known),
         TEST(without_a_proxy_no_state_is_known),
         TEST(what_metadata_selects_follows_the_fail_mode_until_it_has_come),
         TEST(bounds_on_probes_decide_or_are_named),
