@@ -211,9 +211,13 @@ static bool take_cover(struct exchange *ex)
 /* The CONNECT had to be eligible itself, and says nothing of the request that came in it. */
 static bool is_covered(struct exchange *ex, struct slice method)
 {
-    bool probes = ex->verdict == GATE_ALLOW && ex->gate.half_open;
+    bool probes = gate_allows(ex->verdict) && ex->gate.half_open;
     if (!probes || may_probe(ex, method))
         return true;
+    unsigned count = 0, first = (unsigned)__builtin_ctz(ex->gate.half_open_set);
+    const uint32_t *ids = target_breakers(ex->target, ex->w, ex->snap, ex->route, &count);
+    if (first < count)
+        ex->breaker = ids[first]; /* with fail_mode open it is the one that is not known */
     probe_release(&ex->pass);
     ex->verdict = GATE_DENY_HALF_OPEN;
     ex->gate.bound = BOUND_ELIGIBLE;
