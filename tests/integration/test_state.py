@@ -568,6 +568,9 @@ class AutoTest(Case):
         mute = self.control({"b": "open"}, heartbeat_s=0.5)
         mute.stream_mode = "mute"
         waiting = self.proxy({"control": {**FAST, "startup_sync_timeout": "100ms"}}, mute, warnings=True)
+        unheard = self.control({"b": "open"})
+        unheard.stream_mode, unheard.poll_fault = "mute", 500
+        strict = self.proxy({"control": FAST, "fail_mode": "closed"}, unheard, warnings=True)
         control, origin = self.control({"b": "open"}), self.http_origin()
         control.stream_mode = 503
         proxy = self.proxy({"control": {**FAST, "startup_sync_timeout": "100ms"}}, control, warnings=True)
@@ -587,6 +590,10 @@ class AutoTest(Case):
         self.assertEqual(len(mute.stream_opens), 1)
         self.assertGreaterEqual(mute.polls[0][0] - mute.stream_opens[0], 59)
         self.assert_self_made(self.get(origin.url + "/", proxy=waiting), 503)
+        # Where polls fail too, its silence is no reason to let anything pass.
+        wait_until(lambda: unheard.polls, 20, "the third to be polled")
+        self.assertEqual(self.get(origin.url + "/", proxy=strict).get("x-tripswitch-state"), "unknown")
+        strict.expect_metric(0, "control_state_synced")
         opens = len(control.stream_opens)
         control.stream_mode = "ok"
         wait_until(lambda: len(control.stream_opens) > opens, 40, "the stream goes on being tried")
