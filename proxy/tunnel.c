@@ -223,7 +223,8 @@ static void side_broke(struct exchange *ex, struct conn *c)
     bool client = c == &ex->down->c;
     struct tunnel_way *to_it = client ? &t->down : &t->up;
     t->broken = c;
-    t->discard_left = LINGER_BYTES;
+    t->discard_left = TUNNEL_DISCARD_BYTES;
+    ex->last_move_ms = worker_now_ms(ex->w);
     if (client)
         judge_client_left(ex, ex->fin_ms ? ex->fin_ms : worker_now_ms(ex->w));
     to_it->looking = false;
@@ -245,32 +246,60 @@ static void discard(struct tunnel *t, struct conn *c)
     }
 }
 
-/* Closing while the peer still sends is a reset, and takes along what our kernel holds. */
-static bool is_sent(struct exchange *ex, const struct conn *c)
+static bool is_stuck(const struct exchange *ex)
 {
-    struct tunnel *t = ex->tunnel;
-    int64_t now_ms = worker_now_ms(ex->w);
-    int unsent = conn_unsent_bytes(c);
-    if (unsent != t->unsent)
-        t->unsent_until_ms = now_ms + LINGER_MS;
-    t->unsent = unsent;
-    return unsent == 0 || now_ms >= t->unsent_until_ms;
+    return worker_now_ms(ex->w) >= ex->last_move_ms + LINGER_MS;
 }
 
-/* Passes on what the broken side had sent before, then ends the tunnel the way that side did. */
+/* Does the other side still take anything?  Then it may also say more, though nobody listens:
+ * who is not read from might stop reading. */
+static void note_taken(struct exchange *ex, const struct way_run *r)
+{
+    struct tunnel *t = ex->tunnel;
+    int unsent = conn_unsent_bytes(r->to);
+    if (unsent != t->unsent || r->moved || r->wrote) {
+        ex->last_move_ms = worker_now_ms(ex->w);
+        t->discard_left = TUNNEL_DISCARD_BYTES;
+    }
+    t->unsent = unsent;
+}
+
+/* Passes on what the broken side had sent before, then ends the tunnel the way that side did.
+ * Closing while the peer still sends is a reset, and takes along what our kernel holds. */
 static void pass_last_words(struct exchange *ex, struct way_run *r, enum way_result res)
 {
+    struct tunnel *t = ex->tunnel;
     bool orderly = r->way->eof && r->from == &ex->up->c;
+    bool delivered = res != WAY_OPEN && tunnel_way_delivered(r);
     if (res != WAY_OPEN && orderly)
         judge_upstream_ended(ex);
     else if (res != WAY_OPEN && r->from == &ex->up->c)
         judge_upstream_broke(ex);
+    note_taken(ex, r);
     if (!is_broken(r->to))
-        discard(ex->tunnel, r->to);
-    if (is_broken(r->to))
+        discard(t, r->to);
+    if (is_broken(r->to)) {
+        judge_client_left(ex, worker_now_ms(ex->w)); /* before all that it was sent was read */
         finish(ex, true);
-    else if (res != WAY_OPEN && tunnel_way_delivered(r) && is_sent(ex, r->to))
+    } else if (delivered && (t->unsent == 0 || is_stuck(ex))) {
         finish(ex, !orderly);
+    } else if (is_stuck(ex)) {
+        tunnel_cut(ex);
+    }
+}
+
+/* A client is not read from while the upstream takes nothing, so no read tells of its reset. */
+static bool client_waits(const struct exchange *ex)
+{
+    const struct tunnel_pipe *pipe = ex->tunnel->up.pipe;
+    return ex->up->c.out_bytes > 0 || (pipe && pipe->bytes > 0);
+}
+
+static void look_for_reset(struct conn *c)
+{
+    int error = is_broken(c) ? 0 : conn_connect_error(c);
+    if (error)
+        conn_write_failed(c, error);
 }
 
 /* ---- Moving ---- */
@@ -424,19 +453,25 @@ void tunnel_run(struct exchange *ex)
         exchange_rearm(ex);
 }
 
+static int64_t earlier(int64_t a, int64_t b)
+{
+    return b < a ? b : a;
+}
+
 int64_t tunnel_deadline(const struct exchange *ex)
 {
     const struct tunnel *t = ex->tunnel;
     int64_t idle_ms = ex->route->cfg->timeouts.tunnel_idle_ms;
     if (t->sniffing)
         return t->sniff_until_ms;
-    if (t->broken && t->unsent)
+    if (t->broken) /* no event tells that our kernel has sent something */
         return worker_now_ms(ex->w) + TUNNEL_UNSENT_MS;
-    int64_t idle_at = idle_ms == OFF ? OFF : ex->last_move_ms + idle_ms;
-    if (!waits_for_alert(t))
-        return idle_at;
-    int64_t alert_at = ex->first_byte_us / 1000 + TUNNEL_ALERT_MS;
-    return idle_at == OFF || alert_at < idle_at ? alert_at : idle_at;
+    int64_t at = idle_ms == OFF ? INT64_MAX : ex->last_move_ms + idle_ms;
+    if (waits_for_alert(t))
+        at = earlier(at, ex->first_byte_us / 1000 + TUNNEL_ALERT_MS);
+    if (client_waits(ex))
+        at = earlier(at, worker_now_ms(ex->w) + LINGER_MS);
+    return at == INT64_MAX ? OFF : at;
 }
 
 void tunnel_on_deadline(struct exchange *ex)
@@ -455,6 +490,8 @@ void tunnel_on_deadline(struct exchange *ex)
         ex->tunnel->down.looking = false;
         look_end(ex->tunnel);
     }
+    if (client_waits(ex))
+        look_for_reset(&ex->down->c);
     tunnel_run(ex);
 }
 

@@ -21,8 +21,10 @@ struct tunnel_route;
 
 #define TUNNEL_SNIFF_MS  200
 #define TUNNEL_SNIFF_MAX 8192
-#define TUNNEL_UNSENT_MS 20   /* between two looks at what is not sent yet */
+#define TUNNEL_UNSENT_MS 20   /* with a broken side: between two looks at what is not sent yet */
 #define TUNNEL_ALERT_MS  1000 /* for the rest of an alert, and for what follows a warning */
+/* More than two kernels hold, so that who is not listened to goes on listening. */
+#define TUNNEL_DISCARD_BYTES ((size_t)16 * 1024 * 1024)
 
 /* What the first bytes said so far. */
 struct tunnel_look {
@@ -41,8 +43,7 @@ struct tunnel {
     struct conn *broken;        /* the peer that was reset or takes no more: the other one is
                                    sent what it had said before; NULL: both stand */
     size_t discard_left;        /* of what the other one still says, and nobody will hear */
-    int unsent;                 /* bytes that a reset would throw away, */
-    int64_t unsent_until_ms;    /* which none of them may be for longer */
+    int unsent;                 /* bytes with our kernel, which a reset would throw away */
     bool sniffing;              /* is it plain HTTP? the client's bytes wait in its input block */
     int64_t sniff_until_ms;
 };

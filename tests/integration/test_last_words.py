@@ -1,12 +1,13 @@
 """What a peer said before it left still arrives: tunnels and upgraded connections, of which one side breaks."""
 
+import contextlib
 import os
 import signal
 import socket
 import threading
 import time
 
-from harness import SharedCase, pattern, request, slowdown, wait_until
+from harness import Case, SharedCase, pattern, request, slowdown, wait_until
 from harness.tunnels import tunnel
 
 SWITCH = "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n"
@@ -27,9 +28,23 @@ def keep_sending(sock, stop):
     return thread
 
 
+def fill(sock):
+    """Send for as long as somebody takes it; it does not block any more."""
+    sock.setblocking(False)
+    last = time.monotonic()
+    while time.monotonic() < last + 0.5:
+        try:
+            sock.send(b"x" * 65536)
+            last = time.monotonic()
+        except BlockingIOError:
+            time.sleep(0.02)
+        except OSError:
+            return
+
+
 class LastWordsTest(SharedCase):
     workers = 1
-    config = {"routes": [{"name": "all", "breakers": ["b"], "router": "rtr", "timeouts": {"tunnel_idle": "2s"},
+    config = {"routes": [{"name": "all", "breakers": ["b"], "router": "rtr",
                           "tags": {"outcome": "{outcome}", "host": "{host}"}}]}
 
     def tearDown(self):
@@ -140,24 +155,74 @@ class LastWordsTest(SharedCase):
 
                 def script(conn, heard=heard):
                     conn.sock.recv(10)
-                    stop = threading.Event()
-                    sender = keep_sending(conn.sock, stop)
+                    conn.send(pattern(300_000))  # much of it waits in the proxy, so that a FIN would be no reset
                     try:
                         while data := conn.sock.recv(65536):
                             heard.append(data)
                     except ConnectionResetError:
                         heard.append("reset")
-                    stop.set()
-                    sender.join()
 
-                client, origin = self.open(kind, script)
+                client, origin = self.open(kind, script, rcvbuf=16384)
                 client.send(b"\x01")
                 client.read_exactly(1)
-                time.sleep(0.1)  # both ways are full
+                time.sleep(0.1)  # that way is full
                 client.send(b"QUIT, and commit 42")
                 client.close()
                 origin.wait_ended()
-                self.assertEqual(b"".join(h for h in heard if h != "reset"), b"QUIT, and commit 42")
+                self.assertEqual(heard, [b"QUIT, and commit 42", "reset"])
+
+    def test_a_server_that_answers_to_nobody_is_told_all_that_a_client_had_said(self):
+        for kind in KINDS:
+            with self.subTest(kind):
+                heard = []
+
+                def script(conn, heard=heard):
+                    conn.sock.settimeout(60)
+                    while data := conn.sock.recv(65536):
+                        heard.append(len(data))
+                        with contextlib.suppress(OSError):  # what came before the reset may still be read
+                            conn.sock.sendall(data)
+
+                sent = self.delta("tunnel_bytes_total", direction="up")
+                client, origin = self.open(kind, script)
+                fill(client.sock)
+                client.reset()
+                origin.wait_ended()
+                self.px.expect_metric(0, "tunnels")
+                self.assertEqual(sum(heard), sent())
+
+    def test_a_tunnel_of_which_one_side_is_gone_ends_although_the_other_takes_nothing(self):
+        stop = threading.Event()
+        self.addCleanup(stop.set)
+
+        def deaf_speaker(conn):
+            conn.sock.recv(10)
+            while not stop.is_set():
+                fill(conn.sock)
+
+        def deaf_and_dumb(conn):
+            conn.sock.recv(10)
+            conn.wait(stop, 60)
+
+        def leaves(conn):
+            conn.sock.recv(10)
+            fill(conn.sock)
+            conn.reset()
+
+        clients = []
+        for kind in KINDS:
+            for script in (deaf_speaker, deaf_and_dumb, leaves):
+                client, _ = self.open(kind, script)
+                threading.Thread(target=fill, args=(client.sock,), daemon=True).start()
+                clients.append((client, script))
+        time.sleep(3)  # all ways are full
+        self.assertGreaterEqual(self.px.metric("tunnels"), 4)
+        for client, script in clients:
+            if script is not leaves:
+                client.reset()
+        self.px.wait_metric(lambda n: n == 0, "tunnels", timeout=20 * slowdown())
+        self.px.wait_metric(lambda n: n == 0, "client_connections", timeout=5)
+        self.px.wait_balance(settled=True)
 
     def test_who_sends_for_ever_and_reads_nothing_costs_nothing_and_is_cut_in_the_end(self):
         go = threading.Event()
@@ -186,3 +251,58 @@ class LastWordsTest(SharedCase):
         stop.set()
         sender.join()
         client.close()
+
+
+class SlowReaderTest(Case):
+    def test_who_reads_slowly_is_not_idle_although_the_other_side_is_gone(self):
+        answer = pattern(2_000_000)
+
+        def script(conn):
+            conn.sock.recv(1000)
+            conn.send(answer)
+            conn.half_close()
+            time.sleep(0.3)
+            conn.close()
+
+        route = {"name": "all", "breakers": ["b"], "router": "rtr", "timeouts": {"tunnel_idle": "1s"}}
+        self.proxy({"workers": 1, "routes": [route]}, self.control())
+        client = tunnel(self.client(rcvbuf=16384), self.origin(script).authority)
+        stop = threading.Event()
+        self.addCleanup(stop.set)
+        keep_sending(client.sock, stop)
+        got = bytearray(client.buffer)
+        while data := client.sock.recv(40_000):
+            got += data
+            time.sleep(0.05)
+        self.assertTrue(got == answer, f"{len(got)} bytes came")
+
+
+class StarvedTest(Case):
+    def test_a_tunnel_both_of_whose_sides_left_while_there_is_no_memory_ends_and_blames_nobody(self):
+        go = threading.Event()
+        answered = threading.Event()
+
+        def script(conn):
+            conn.sock.recv(1000)
+            conn.wait(go)
+            conn.send(b"answer")
+            conn.close()  # a reset, for one byte is unread
+            answered.set()
+
+        proxy = self.proxy({"workers": 1, "limits": {"buffered_total": "1MiB"}}, self.control(), warnings=True)
+        client = tunnel(self.client(), self.origin(script).authority)
+        client.send(b"\x01" * 1001)
+        url = self.http_origin(timeout=60).url
+        for _ in range(60):
+            self.client(rcvbuf=4096).send(request("GET", url + "/bytes/8000000"))
+        proxy.wait_metric(lambda n: n > 0, "limit_rejections_total", limit="buffered_total")
+        time.sleep(1)  # the others have come to rest
+        go.set()
+        self.assertTrue(answered.wait(5))
+        client.send(b"\x02")  # so the upstream is found to be gone: nothing tells when
+        time.sleep(0.3)
+        client.reset()
+        proxy.expect_metric(0, "tunnels", timeout=15)
+        # Success, if its turn to read came in spite of all.
+        outcomes = {k: v for k, v in proxy.metrics().by("attempts_total", "outcome").items() if v}
+        self.assertIn(outcomes, [{"local": 1}, {"client_abort": 1}, {"success": 1}])
