@@ -58,22 +58,20 @@ static void remove_others(enum net_backend except)
     }
 }
 
-/*
- * The rules must not capture what the proxy opens.  Its user is that of its listening
- * socket; unless systemd opened the socket, so what the operator said is believed.
- */
-static bool captures_proxy(const struct net_options *o, const struct net_listeners *l)
+/* The rules must not capture what the proxy opens.  Its user is that of its listening socket;
+ * of a socket's group nothing can be seen. */
+static bool excludes_user(const struct net_options *o, const struct net_listeners *l)
 {
-    if (o->by_gid || l->uid == o->uid) /* a socket's group cannot be seen */
-        return false;
-    if (o->uid_given)
-        say("the socket on port %u belongs to user %" PRIu32 ", not to user %" PRIu32
-            " that --uid excludes",
-            o->port, l->uid, o->uid);
-    return !o->uid_given;
+    return o->by_uid && l->uid == o->uid;
 }
 
-static int apply(const struct net_options *o)
+static bool captures_proxy(const struct net_options *o, const struct net_listeners *l)
+{
+    return !o->by_gid && !excludes_user(o, l);
+}
+
+/* A user that was named is believed: the proxy may come back as that one. */
+static bool may_apply(const struct net_options *o)
 {
     struct net_listeners l;
     net_listeners_find(o->port, &l);
@@ -81,12 +79,23 @@ static int apply(const struct net_options *o)
         say("nothing listens on port %u yet: until the proxy does, captured connections are "
             "refused",
             o->port);
-    } else if (captures_proxy(o, &l)) {
+    } else if (captures_proxy(o, &l) && !o->uid_given) {
         say("the proxy on port %u runs as user %" PRIu32 ", not %" PRIu32
             ", so the rules would capture the proxy itself: say --uid %" PRIu32 " or --gid N",
             o->port, l.uid, o->uid, l.uid);
-        return EXIT_BAD_USAGE;
+        return false;
+    } else if (captures_proxy(o, &l) && !(o->actions & NET_VERIFY)) {
+        say("the socket on port %u belongs to user %" PRIu32 ", not to user %" PRIu32
+            " that --uid excludes",
+            o->port, l.uid, o->uid);
     }
+    return true;
+}
+
+static int apply(const struct net_options *o)
+{
+    if (!may_apply(o))
+        return EXIT_BAD_USAGE;
     bool chosen = o->backend != NET_BACKEND_COUNT;
     int code = EXIT_REFUSED;
     for (enum net_backend b = chosen ? o->backend : 0; b < NET_BACKEND_COUNT; b++) {
@@ -240,6 +249,8 @@ static int verify(const struct net_options *o)
     } else if (verify_capture(o, false, l.v4, &done) || verify_capture(o, true, l.v6, &done)) {
         code = EXIT_UNVERIFIED;
     }
+    if (o->by_gid && !excludes_user(o, &l))
+        strbuf_adds(&done, ", the proxy's group not tested");
     if (!code)
         say("verified: the rules are in place%s", strbuf_str(&done));
     strbuf_free(&done);

@@ -247,6 +247,14 @@ static enum net_capture probe_socket(int fd, const struct sockaddr *to, socklen_
     return NET_NOT_CAPTURED;
 }
 
+/* By a reset: after an end the proxy would try to reach the target, and report a failure. */
+static void hang_up(int fd)
+{
+    struct linger abort_now = { .l_onoff = 1, .l_linger = 0 };
+    setsockopt(fd, SOL_SOCKET, SO_LINGER, &abort_now, sizeof(abort_now));
+    close(fd);
+}
+
 enum net_capture net_probe(bool v6, uint16_t captured_port, uint16_t proxy_port,
                            const struct cidr_list *excluded, struct strbuf *why)
 {
@@ -267,6 +275,6 @@ enum net_capture net_probe(bool v6, uint16_t captured_port, uint16_t proxy_port,
         return NET_UNTESTED;
     }
     enum net_capture got = probe_socket(fd, (struct sockaddr *)&to, len, proxy_port, why);
-    close(fd);
+    hang_up(fd);
     return got;
 }

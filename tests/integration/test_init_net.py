@@ -16,6 +16,7 @@ import socket
 import struct
 import subprocess
 import threading
+import urllib.request
 
 from harness import Case, binary, clean_environment, wait_until
 from harness.proxy import SANITIZER
@@ -434,7 +435,7 @@ class RightsTest(NetCase):
         for flags in (("--uid", "1000"), ("--gid", "1000")):
             with self.subTest(flags):
                 self.init_net("--apply", "--verify", *flags)
-        self.assertIn("belongs to user 1000", self.init_net("--apply", "--uid", "1001"))
+        self.assertEqual(self.init_net("--apply", "--uid", "1001").count("belongs to user 1000"), 1)
 
 
 class CaptureTest(NetCase):
@@ -544,10 +545,17 @@ class VerifyTest(NetCase):
             text = self.init_net("--verify", code=1)
             self.assertIn("not verified: the proxy on port 3129 runs as user 1000", text)
             self.assertIn("--uid 1000", text)
+            for flags in (("--apply", "--verify", "--uid", "2000"), ("--verify", "--uid", "2000")):
+                text = self.init_net(*flags, code=1)
+                self.assertEqual(text.count("user 1000"), 1, text)
+                self.assertNotIn(": verified", text)
             self.init_net("--apply", "--uid", "1000")
-            self.init_net("--verify", "--uid", "1000")
-            self.init_net("--apply", "--gid", "77")
-            self.init_net("--verify", "--gid", "77")
+            self.assertNotIn("not tested", self.init_net("--verify", "--uid", "1000"))
+            for flags in (("--gid", "77"), ("--gid", "77", "--uid", "2000")):
+                self.init_net("--apply", *flags)
+                self.assertIn(", the proxy's group not tested", self.init_net("--verify", *flags))
+            self.init_net("--apply", "--gid", "77", "--uid", "1000")
+            self.assertNotIn("not tested", self.init_net("--verify", "--gid", "77", "--uid", "1000"))
 
     def test_it_tells_whether_the_rules_are_in_place_and_capture(self):
         for _ in self.each():
@@ -658,6 +666,18 @@ class WholeTest(NetCase):
                 wait_until(lambda: said().count(name) >= 2, 5, said)
                 self.init_net("--remove")
 
+    def test_verifying_makes_the_proxy_attempt_nothing(self):
+        def metric(name):
+            with within(self.inside, lambda: urllib.request.urlopen("http://127.0.0.1:3130/metrics", timeout=10)) as answer:
+                text = answer.read().decode()
+            return sum(float(v) for v in re.findall(rf"^tripswitch_proxy_{name}(?:{{.*}})? (\S+)$", text, re.M))
+
+        said = self.start_proxy("setpriv", "--regid=77", "--clear-groups")
+        wait_until(lambda: self.connect("127.0.0.1", 3129) != "ConnectionRefusedError", 20, said)
+        self.init_net("--apply", "--verify", "--gid", "77")
+        self.init_net("--verify", "--gid", "77")
+        wait_until(lambda: metric("client_errors_total") + metric("attempts_in_flight") + metric("attempts_total") >= 4, 5, said)
+        self.assertEqual(metric("attempts_in_flight") + metric("attempts_total"), 0, said())
 
     def test_tls_that_is_captured_reaches_the_origin_unaltered_and_is_routed_by_its_name(self):
         certificates = Certificates("four.test", "six.test")
