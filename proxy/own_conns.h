@@ -5,7 +5,9 @@
  * one.  So connections to origins are noted by their two addresses, where there are
  * transparent listeners; who accepts a noted one marks it and hangs up, and the end that
  * opened it learns that it has met itself.  Any thread, no lock; of a fixed size: what finds
- * no place is not noticed.
+ * no place is not noticed.  Nor is one whose source port the kernel has rewritten, which it does
+ * where the redirect would make two connections the same: each costs a hop more, the next of
+ * which has other ports.  Were no two of our sockets to share one, ports would be too few.
  */
 #ifndef PROXY_OWN_CONNS_H
 #define PROXY_OWN_CONNS_H
