@@ -35,6 +35,8 @@ void answer_send(struct exchange *ex, const struct reply *r)
     struct reply mine = *r;
     tunnels_release(ex); /* however long the answer takes */
     drop_chunked_body(ex);
+    if (!ex->is_connect && (ex->rq == RQ_NONE || ex->rq == RQ_DONE))
+        conn_settled(&ex->down->c);
     bool small = ex->rq != RQ_NONE && ex->rq != RQ_DONE &&
                  ex->request_body.framing == FRAMING_LENGTH &&
                  ex->request_body.left <= DISCARD_BODY_MAX && !ex->expect_continue;

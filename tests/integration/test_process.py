@@ -172,6 +172,21 @@ class ProcessTest(Case):
         self.assertEqual(writing, [])
         self.assertEqual([c for c in calls if c[0] not in ("open", "openat", "openat2")], [])
 
+    def test_a_refusal_on_a_kept_connection_takes_one_receive_and_one_send(self):
+        config = {"workers": 1, "access_log": {"mode": "off"}, "routes": [{"name": "all", "breakers": ["b"], "router": "r"}]}
+        control, proxy, path = self.traced("-e", "trace=recvfrom,sendto,recvmsg,sendmsg,writev", "-e", "signal=none", config=config)
+        control.set("b", "open")
+        proxy.wait_breaker("b", "open")
+        worker = proxy.thread("worker-0")
+        client = self.client(proxy)
+        for _ in range(100):
+            self.assert_self_made(client.get("http://refused.test/"), 503)
+        text = self.trace_of(proxy, path, lambda t: re.search(rf"^{proxy.pid} +\+\+\+ exited", t, re.M))
+        calls = re.findall(rf"^{worker} +(?:<\.\.\. )?(\w+)[( ]", text, re.M)
+        self.assertEqual(calls.count("sendto"), 100, text[-2000:])
+        self.assertIn(calls.count("recvfrom"), (100, 101), "and the client's end")
+        self.assertEqual(set(calls), {"sendto", "recvfrom"})
+
     def assert_listed(self, text):
         """Every call that strace counted stands in the documentation."""
         with open(os.path.join(ROOT, "docs/reliability.md"), encoding="utf-8") as f:

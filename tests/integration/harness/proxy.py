@@ -294,6 +294,14 @@ class Proxy:
     def signal(self, sig):
         os.kill(self.pid, sig)
 
+    def thread(self, name):
+        """Its id."""
+        for task in os.listdir(f"/proc/{self.pid}/task"):
+            with open(f"/proc/{self.pid}/task/{task}/comm", encoding="ascii") as f:
+                if f.read().strip() == name:
+                    return int(task)
+        raise AssertionError(f"the proxy has no thread {name}")
+
     @contextlib.contextmanager
     def standing_still(self):
         """SIGSTOP, in force for every thread when the body begins; SIGCONT at its end."""
