@@ -252,6 +252,12 @@ int conn_unsent_bytes(const struct conn *c)
     return ioctl(c->fd, SIOCOUTQNSD, &unsent) < 0 ? 0 : unsent;
 }
 
+bool conn_all_taken(const struct conn *c)
+{
+    int unacknowledged = 0;
+    return ioctl(c->fd, SIOCOUTQ, &unacknowledged) == 0 && unacknowledged == 0;
+}
+
 enum io_result conn_flush(struct conn *c)
 {
     if (c->dead || c->write_error)

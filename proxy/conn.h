@@ -119,5 +119,7 @@ void conn_write_failed(struct conn *c, int error);
 /* Whether the end that a read has found is a reset that a write was told of: no FIN came. */
 bool conn_end_is_reset(const struct conn *c);
 int conn_unsent_bytes(const struct conn *c); /* written, and still with our kernel */
+/* Every byte written has been taken by the peer's kernel: no reset can lose it any more. */
+bool conn_all_taken(const struct conn *c);
 
 #endif

@@ -203,13 +203,13 @@ static void finish_tunnel(struct exchange *ex, enum request_result result)
     }
 }
 
-/* Who asked for the close sends no more (RFC 9112 9.6): nothing can meet the closed socket and
- * cost the answer.  Behind a body some old clients send an empty line all the same. */
+/* Who asked for the close sends no more (RFC 9112 9.6).  Some do all the same, an empty line: it
+ * meets a closed socket, whose reset must find the answer where it can be lost no more. */
 static bool has_had_last_word(const struct exchange *ex)
 {
     const struct conn *c = &ex->down->c;
     return ex->client_close && ex->rq == RQ_NONE && !ex->is_connect && !c->readable &&
-           (!c->in || block_len(c->in) == 0);
+           (!c->in || block_len(c->in) == 0) && conn_all_taken(c);
 }
 
 void exchange_finish(struct exchange *ex, enum request_result result)
@@ -241,7 +241,7 @@ void exchange_finish(struct exchange *ex, enum request_result result)
     bool untaken = d->c.out_bytes > 0 && !ex->client_gone;
     bool cut_unmarked = ex->silent || untaken || (ex->rs == RS_CUT && delimited_by_close);
     bool keep = whole && request_read && !ex->close_after && !ex->client_gone;
-    bool last_word = has_had_last_word(ex);
+    bool last_word = whole && !keep && has_had_last_word(ex);
     exchange_enter(ex, EX_DONE);
     exchange_free(ex);
     if (cut_unmarked) {
