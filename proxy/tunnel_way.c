@@ -6,10 +6,11 @@
 #include <stdlib.h>
 #include <unistd.h>
 
-/* A pipe of the usual 64 KiB needs twice the CPU for each byte.  Few are that large, because
- * the kernel lets a user have 64 MiB of pipes in all, and makes further ones tiny. */
-#define SPLICE_CHUNK    (512 * 1024)
-#define LARGE_PIPES_MAX 16   /* of a worker */
+/* A pipe of the usual 64 KiB needs twice the CPU for each byte; 1 MiB is what anybody may have.
+ * Few are that large, because the kernel lets a user have 64 MiB of pipes in all, and makes
+ * further ones tiny. */
+#define SPLICE_CHUNK    (1024 * 1024)
+#define LARGE_PIPES_MAX 8    /* of a worker */
 #define SPLICE_WORTH    4096 /* smaller bursts are copied again, so that pipes go where bulk is */
 #define COPY_BYTES_MAX  ((size_t)BLOCK_SIZE * 2) /* queued for the sink */
 
