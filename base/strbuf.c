@@ -190,11 +190,9 @@ size_t utf8_sequence(const char *s, size_t len, bool *valid)
 }
 
 /* Whether eight bytes are all ASCII that a JSON string holds as it is. */
-static bool eight_are_plain(const char *s)
+static bool eight_are_plain(uint64_t x)
 {
     const uint64_t ones = UINT64_C(0x0101010101010101);
-    uint64_t x;
-    memcpy(&x, s, sizeof(x));
 
     /* Each term sets the top bit of a byte: not ASCII; below a space; '"'; '\\'.  A borrow
      * into the next byte needs a byte that is already refused. */
@@ -210,18 +208,34 @@ static bool is_plain(char c)
     return u >= 0x20 && u < 0x80 && u != '"' && u != '\\';
 }
 
+static uint64_t eight_at(const char *s)
+{
+    uint64_t x;
+
+    memcpy(&x, s, sizeof(x));
+    return x;
+}
+
+/* Of four to eight bytes each is there once or twice. */
+static uint64_t both_ends(const char *s, size_t len)
+{
+    uint32_t first, last;
+
+    memcpy(&first, s, sizeof(first));
+    memcpy(&last, s + len - sizeof(last), sizeof(last));
+    return (uint64_t)first << 32 | last;
+}
+
 size_t strbuf_plain_prefix(const char *s, size_t len)
 {
     size_t n = 0;
 
-    while (len - n >= 8 && eight_are_plain(s + n))
+    while (len - n >= 8 && eight_are_plain(eight_at(s + n)))
         n += 8;
-    if (len - n < 8) {
-        char rest[8] = "        ";
-        memcpy(rest, s + n, len - n);
-        if (eight_are_plain(rest))
-            return len;
-    }
+    if (len - n < 8 && len >= 8 && eight_are_plain(eight_at(s + len - 8)))
+        return len;
+    if (len >= 4 && len < 8 && eight_are_plain(both_ends(s, len)))
+        return len;
     while (n < len && is_plain(s[n]))
         n++;
     return n;

@@ -62,8 +62,26 @@ void address_set_port(struct address *a, uint16_t port)
         a->in.sin_port = htons(port);
 }
 
+/* By hand where it is often asked for, in every line of the log: inet_ntop uses printf. */
+static void ipv4_text(uint32_t ip, char *out)
+{
+    for (int shift = 24; shift >= 0; shift -= 8) {
+        unsigned part = ip >> shift & 255;
+        if (part >= 100)
+            *out++ = (char)('0' + part / 100);
+        if (part >= 10)
+            *out++ = (char)('0' + part / 10 % 10);
+        *out++ = (char)('0' + part % 10);
+        *out++ = shift > 0 ? '.' : '\0';
+    }
+}
+
 void address_text(const struct address *a, char *out, size_t size)
 {
+    if (a->sa.sa_family == AF_INET && size >= INET_ADDRSTRLEN) {
+        ipv4_text(ntohl(a->in.sin_addr.s_addr), out);
+        return;
+    }
     const void *ip = a->sa.sa_family == AF_INET6 ? (const void *)&a->in6.sin6_addr
                                                  : (const void *)&a->in.sin_addr;
     if (!inet_ntop(a->sa.sa_family, ip, out, (socklen_t)size))

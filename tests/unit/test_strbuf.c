@@ -204,28 +204,33 @@ static void want_of_lone_byte(unsigned c, char out[8])
         snprintf(out, 8, "%c", (int)c);
 }
 
-static void every_byte_is_right_at_every_place_of_a_word(void **state)
+static void expect_escaped(const char *around, size_t len, size_t at, unsigned c)
+{
+    char escaped[8], want[64];
+    struct strbuf sb = STRBUF_INIT;
+    char *in = malloc(len); /* exactly: the sanitizer sees a read past the end */
+
+    memcpy(in, around, len);
+    in[at] = (char)c;
+    want_of_lone_byte(c, escaped);
+    snprintf(want, sizeof(want), "\"%.*s%s%.*s\"", (int)at, around, escaped, (int)(len - at - 1),
+             around + at + 1);
+    strbuf_json_string(&sb, in, len);
+    if (strcmp(strbuf_str(&sb), want) != 0)
+        fail_msg("byte %02x at %zu of %zu: got %s, want %s", c, at, len, strbuf_str(&sb), want);
+    free(in);
+    strbuf_free(&sb);
+}
+
+static void every_byte_is_right_at_every_place_of_words_of_every_length(void **state)
 {
     (void)state;
     const char *around = "\x7fZ !#[]azAZ09{}~-."; /* neighbours of what is escaped */
-    size_t len = strlen(around);
 
-    for (unsigned c = 0; c < 256; c++) {
-        for (size_t at = 0; at < len; at++) {
-            char in[32];
-            char escaped[8];
-            char want[64];
-            struct strbuf sb = STRBUF_INIT;
-            strcpy(in, around);
-            in[at] = (char)c;
-            want_of_lone_byte(c, escaped);
-            snprintf(want, sizeof(want), "\"%.*s%s%s\"", (int)at, around, escaped, around + at + 1);
-            strbuf_json_string(&sb, in, len);
-            if (strcmp(strbuf_str(&sb), want) != 0)
-                fail_msg("byte %02x at %zu: got %s, want %s", c, at, strbuf_str(&sb), want);
-            strbuf_free(&sb);
-        }
-    }
+    for (size_t len = 1; len <= strlen(around); len++)
+        for (size_t at = 0; at < len; at++)
+            for (unsigned c = 0; c < 256; c++)
+                expect_escaped(around, len, at, c);
 }
 
 static void json_numbers_are_short_and_exact(void **state)
@@ -353,7 +358,7 @@ int main(void)
         cmocka_unit_test(taking_leaves_an_empty_builder),
         cmocka_unit_test(decimals_need_no_printf),
         cmocka_unit_test(json_strings_are_exact),
-        cmocka_unit_test(every_byte_is_right_at_every_place_of_a_word),
+        cmocka_unit_test(every_byte_is_right_at_every_place_of_words_of_every_length),
         cmocka_unit_test(json_numbers_are_short_and_exact),
         cmocka_unit_test(any_finite_double_survives_the_round_trip),
         cmocka_unit_test(the_writer_places_commas_and_names),

@@ -8,6 +8,7 @@
 #include "sync/breakers.h"
 #include "tests/unit/show.h"
 
+#include <arpa/inet.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -298,6 +299,24 @@ static void what_is_recalled_counts_as_used(void **state)
     assert_null(map_get(w->targets, "h1:80", 5));
 }
 
+static void addresses_are_spelled_as_everywhere(void **state)
+{
+    (void)state;
+    static const char *const cases[] = { "0.0.0.0",         "1.20.255.9", "10.100.199.200",
+                                         "255.255.255.255", "::1",        "2001:db8::a:0:1" };
+
+    for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
+        struct address a = { .in = { .sin_family = AF_INET } };
+        char text[INET6_ADDRSTRLEN];
+        if (inet_pton(AF_INET, cases[i], &a.in.sin_addr) != 1) {
+            a = (struct address){ .in6 = { .sin6_family = AF_INET6 } };
+            assert_int_equal(inet_pton(AF_INET6, cases[i], &a.in6.sin6_addr), 1);
+        }
+        address_text(&a, text, sizeof(text));
+        assert_string_equal(text, cases[i]);
+    }
+}
+
 /* ---- Names of templated routes ---- */
 
 /* A route that is made live by hand. */
@@ -562,6 +581,7 @@ int main(void)
         TEST(a_redirected_target_is_not_recalled),
         TEST(a_forgotten_target_is_not_recalled),
         TEST(what_is_recalled_counts_as_used),
+        TEST(addresses_are_spelled_as_everywhere),
         TEST(host_in_a_name_becomes_the_label),
         TEST(names_are_looked_up_once_per_snapshot),
         TEST(a_route_without_templates_needs_no_lookup),
