@@ -2,9 +2,8 @@
  * http1.h - HTTP/1 syntax: one strict reading, and http-parser's of what frames.
  *
  * Heads are split into fields by the letter of RFC 9112 (one spelling of every line end,
- * no space before the colon, no folding), which http-parser does not insist on.  What
- * decides where a message ends, it reads as well; a message of which it thinks otherwise is
- * refused.
+ * no space before the colon, no folding), which http-parser does not insist on.  The values
+ * that decide where a message ends, it reads as well; of which it thinks otherwise is refused.
  * Everything here is pure: bytes in, a description of them out.
  */
 #ifndef PROXY_HTTP1_H
