@@ -193,7 +193,7 @@ def tell_two_workers(result):
     return [f"two workers do {got[0]:.2f} times the work of one, {got[1]}"] if got else []
 
 
-REFUSED = {name: (5,) for name in (BASE, "nginx", "haproxy")}
+REFUSED = {name: (5,) for name in (BASE, "ts-logged", "nginx", "haproxy")}
 NO_KEEP = {"tinyproxy": "keeps no connection"}
 NO_MEMORY = {"direct": "has no memory of its own"}
 NO_SAMPLES = {p: "sends no samples" for p in USUAL if p not in (BASE, "ts-embedded")}
@@ -219,7 +219,7 @@ CASES = [
     Case("tunnels8000", "8 000 idle tunnels", waiting(8000, tunnels=True), ("bytes_each", "memory_mb"),
          flavour="tunnel", without=NO_MEMORY, room=9000),
     Case("refuse", "an open breaker refuses, 64 connections; nginx and HAProxy: a fixed 503", http(64, wanted=REFUSED),
-         also=["ts-forwards"], flavour="refuse"),
+         also=["ts-logged", "ts-forwards"], flavour="refuse"),
     Case("halfopen", "a half-open breaker admits half, 64 connections", http(64, wanted={BASE: (2, 5)}),
          also=["ts-forwards"], flavour="half_open"),
     Case("routes10000", "1 KB, 64 connections to 64 of 10 000 routed hosts", many_hosts, flavour="routes"),

@@ -415,6 +415,7 @@ class Ours(Forward):
     name = "tripswitch"
     flavours = ("plain", "refuse", "half_open", "routes", "tunnel")
     remote, router = True, "bench"
+    logging = {"access_log": {"mode": "off"}}
     under = ()  # a command to run it under
 
     def __init__(self, origin, folder, flavour, room):
@@ -432,14 +433,14 @@ class Ours(Forward):
         return [{"name": f"r{i}", "match": {"hosts": [route_host(i)]}, **common} for i in range(ROUTES)]
 
     def launch(self):
-        config = {"listen": [f"127.0.0.1:{self.port}"], "workers": self.workers, "access_log": {"mode": "off"},
+        config = {"listen": [f"127.0.0.1:{self.port}"], "workers": self.workers, **self.logging,
                   "limits": {"connections": self.room, "tunnels": self.room}, "routes": self.routes(), "samples": None,
                   "timeouts": {"client_idle": "1h"}}
         if self.remote:
             state = STATES.get(self.flavour, ("closed", None))
             self.control = CheapControlPlane(breakers={"bench-a": "closed", "bench-b": state}, routers={"bench"})
         self.proxy = Proxy(config, control=self.control, prefix=("taskset", "-c", self.cores, *self.under),
-                           warnings=True, check_books=False, wait=False)
+                           warnings=True, check_books=False, wait=False, stdout=subprocess.DEVNULL)
         self.process, self.log, self.began = self.proxy.process, self.proxy.stderr_path, self.proxy.started_at
 
     def settle(self):
@@ -488,6 +489,12 @@ class NoSamples(Ours):
     name, router = "ts-nosamples", None
 
 
+class Logged(Ours):
+    """With the access log as it is by default: every refusal is a line."""
+
+    name, logging = "ts-logged", {}
+
+
 class Forwarding(Ours):
     """Ours with closed breakers, beside one with open ones."""
 
@@ -498,7 +505,7 @@ class Forwarding(Ours):
 
 
 PEERS = {p.name: p for p in (Ours, Embedded, Direct, Nginx, Haproxy, Squid, Tinyproxy, TrafficServer,
-                             TwoWorkers, Nginx2, Haproxy2, NoSamples, Forwarding)}
+                             TwoWorkers, Nginx2, Haproxy2, NoSamples, Logged, Forwarding)}
 BASE = Ours.name
 USUAL = [p.name for p in (Ours, Embedded, Direct, Nginx, Haproxy, Squid, Tinyproxy, TrafficServer)]
 ALWAYS = (BASE, Direct.name)  # whatever was asked for

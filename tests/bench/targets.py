@@ -28,7 +28,7 @@ TARGETS = [
     ("kv64", "CPU per request, of nginx's", ours_against("nginx", "cpu_us"), "at most", 0.85),
     ("kv64", "requests/s, of nginx's", ours_against("nginx", "rps"), "at least", 1.15),
     ("p99half", "p99 at half load, of nginx's", ours_against("nginx", "p99_us"), "at most", 1.0),
-    ("refuse", "CPU of a refusal, of forwarding", ours_against("ts-forwards", "cpu_us"), "at most", 0.5),
+    ("refuse", "CPU without its log line, of forwarding", ours_against("ts-forwards", "cpu_us"), "at most", 0.5),
     ("tunnel_throughput", "MB/s, of HAProxy's with splice", ours_against("haproxy", "mb_s"), "at least", 1.0),
     ("idle15000", "bytes for an idle connection", ours("bytes_each"), "at most", 1536),
     ("workers2", "two workers, of one", (lambda r: (two_workers(r) or [None])[0], (BASE, "ts-2workers")), "at least", 1.8),
@@ -65,6 +65,6 @@ def judged(results):
 
 def verdicts(results):
     """The same as lines."""
-    out = [f"{t['case']:<18}{t['what']:<36}" + ("      -" if t["value"] is None else f"{t['value']:>7.2f}")
+    out = [f"{t['case']:<18}{t['what']:<40}" + ("      -" if t["value"] is None else f"{t['value']:>7.2f}")
            + f" {t['sense']} {t['limit']:g} {t['verdict']}" for t in judged(results)]
     return "\n".join(["Targets", *out, ""]) if out else ""
