@@ -122,6 +122,7 @@ def waiting(wanted, tunnels=False):
 
 
 def started(bench, peer):
+    peer.fail_mode = "closed"  # or the first 2xx could be one that no breaker was asked about
     peer.stop()
     peer.start()
     return {"ready_ms": peer.ready_ms, "resident_mb": sum(resident_bytes(p) for p in peer.pids()) / 1e6}

@@ -103,6 +103,7 @@ class Peer:
               "routes": "knows no routes by host", "tunnel": "knows no CONNECT"}
     keeps = True  # connections outlive their request
     workers, cores = 1, CORES.test
+    fail_mode = "open"  # of ours: what becomes of requests before the breakers' states are here
 
     def __init__(self, origin, folder, flavour, room):
         self.origin, self.flavour, self.room = origin, flavour, room
@@ -435,7 +436,7 @@ class Ours(Forward):
         return [{"name": f"r{i}", "match": {"hosts": [route_host(i)]}, **common} for i in range(ROUTES)]
 
     def launch(self):
-        config = {"listen": [f"127.0.0.1:{self.port}"], "workers": self.workers, **self.logging,
+        config = {"listen": [f"127.0.0.1:{self.port}"], "workers": self.workers, **self.logging, "fail_mode": self.fail_mode,
                   "limits": {"connections": self.room, "tunnels": self.room}, "routes": self.routes(), "samples": None,
                   "timeouts": {"client_idle": "1h"}}
         if self.remote:
