@@ -199,7 +199,7 @@ NO_KEEP = {"tinyproxy": "keeps no connection"}
 NO_MEMORY = {"direct": "has no memory of its own"}
 NO_SAMPLES = {p: "sends no samples" for p in USUAL if p not in (BASE, "ts-embedded")}
 NO_SAMPLES |= {"ts-embedded": "sends them to itself, without a limit"}
-ONE_WORKER = {"ts-embedded": "has its control plane on a core as well", "squid": "works in one thread",
+ONE_WORKER = {"ts-embedded": "has its control plane on a core as well", "squid": "is measured with one thread",
               "tinyproxy": "has a thread for each connection", "ats": "is measured with one thread"}
 TWO = ["ts-2workers", "nginx-2", "haproxy-2"]
 ONE_CORE = {p: "this machine lets us use one core only" for p in TWO if CORES.count < 2}

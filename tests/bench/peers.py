@@ -99,8 +99,7 @@ class Peer:
 
     name = program = package = ""
     flavours = ("plain",)
-    cannot = {"refuse": "refuses nothing by itself", "half_open": "admits no share of the requests",
-              "routes": "knows no routes by host", "tunnel": "knows no CONNECT"}
+    cannot = "is not set up for this case"  # which is not to say that it could not be
     keeps = True  # connections outlive their request
     workers, cores = 1, CORES.test
     fail_mode = "open"  # of ours: what becomes of requests before the breakers' states are here
@@ -221,6 +220,7 @@ class Forward(Peer):
 class Direct(Peer):
     name = "direct"
     flavours = ("plain", "routes", "tunnel")
+    cannot = "has nothing that refuses"
 
     def try_start(self):
         self.port = self.origin.raw_port if self.flavour == "tunnel" else self.origin.http_port
@@ -471,7 +471,7 @@ class Embedded(Ours):
 
     name, remote = "ts-embedded", False
     flavours = ("plain", "routes", "tunnel")
-    cannot = dict.fromkeys(("refuse", "half_open"), "its breakers follow from samples, not from us")
+    cannot = "its breakers follow from samples, not from us"
 
 
 class TwoWorkers(Ours):

@@ -116,7 +116,7 @@ def start_peers(bench, case, result, started):
             result.absent[name] = "was not asked for"
             continue
         if case.flavour not in cls.flavours or name in case.without:
-            result.absent[name] = case.without.get(name) or cls.cannot[case.flavour]
+            result.absent[name] = case.without.get(name) or cls.cannot
             continue
         peer = cls(bench.origin, bench.folder, case.flavour, case.room)
         started.append(peer)
