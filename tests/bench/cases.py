@@ -24,6 +24,7 @@ MEASURES = {
 HTTP = ("rps", "cpu_us", "p50_us", "p99_us", "memory_mb")
 BODY = ("mb_s", "cpu_gb", "p50_us", "p99_us", "memory_mb")
 SAMPLES = ("rps", "worker_us", "sync_pct", "sent_s", "unsent_s")
+BODIES = {"/1k": 1024, "/1m": 1 << 20, "/100m": 100 << 20, "/chunked": 64 * 1024, "/post": 1024}  # of origin.c
 ROOM = 2000  # connections that a peer must be ready for
 SAMPLES_S = 5  # many posts, or a line through them says nothing
 
@@ -43,33 +44,44 @@ def told(peer, faults, sound=True):
     return note if sound else {**note, "sound": False}
 
 
-def faults_of(peer, got, wanted):
-    """Errors, and answers of another class than those wanted; of two wanted ones about half each."""
+def wrong_bytes(got, body):
+    """Whether the bytes that came cannot be those of the answers: less than their bodies, or twice as many.
+    Each connection may have begun an answer before the window, and another one in it."""
+    least, most = got["2xx"] - got["connections"], 2 * (got["ops"] + got["connections"])
+    return bool(body) and not least * body <= got["bytes"] <= most * body
+
+
+def faults_of(peer, got, wanted, body=BODIES["/1k"]):
+    """Errors, and answers of another class than those wanted; of two wanted ones about half each.  Each
+    has a body of so many bytes, with a 5xx at most that; 0: who knows."""
     odd = sum(got[f"{n}xx"] for n in range(1, 6) if n not in wanted)
     faults = [f"{got['errors']} errors"] if got["errors"] else []
     faults += [f"{odd} unexpected answers"] if odd else []
     share = got[f"{wanted[-1]}xx"] / max(1, got["ops"])
     uneven = len(wanted) > 1 and not 0.4 <= share <= 0.6
     faults += [f"{share:.0%} of the answers were {wanted[-1]}xx"] if uneven else []
+    wrong = wrong_bytes(got, body)
+    faults += [f"{got['bytes']} bytes of {got['ops']} answers with {body} each"] if wrong else []
+    faults += [f"{got['reconnects']} connections not kept"] if got["reconnects"] else []
     faults += [f"overloaded at {got['wanted_rate']} requests/s"] if "wanted_rate" in got else []
-    sound = not (odd or uneven or "wanted_rate" in got) and got["errors"] <= got["ops"] / 1000
+    sound = not (odd or uneven or wrong or "wanted_rate" in got) and got["errors"] <= got["ops"] / 1000
     return told(peer, faults, sound)
 
 
-def per_request(peer, got, wanted=(2,)):
+def per_request(peer, got, wanted=(2,), body=BODIES["/1k"]):
     ops, measured = got["ops"] or None, bool(peer.pids())
     return {
         "rps": ops and ops / got["seconds"],
         "cpu_us": got["cpu_s"] * 1e6 / ops if ops and measured else None,
         "p50_us": ops and got["p50"], "p99_us": ops and got["p99"],
         "memory_mb": peer.memory() / 1e6 if measured else None,
-        **faults_of(peer, got, wanted),
+        **faults_of(peer, got, wanted, body),
     }
 
 
-def per_byte(peer, got, wanted=(2,)):
+def per_byte(peer, got, wanted=(2,), body=0):
     moved = got["bytes"] / 1e9
-    return {**per_request(peer, got, wanted), "mb_s": moved * 1e3 / got["seconds"],
+    return {**per_request(peer, got, wanted, body), "mb_s": moved * 1e3 / got["seconds"],
             "cpu_gb": got["cpu_s"] / moved if moved and peer.pids() else None}
 
 
@@ -78,7 +90,7 @@ def http(connections, path="/1k", wanted=None, result=per_request, **request):
     def run(bench, peer):
         options = [] if peer.keeps and not request.get("close") else ["--close"]
         got = bench.load.run(peer, [peer.request(path, **request)], "--connections", connections, *options, **bench.window)
-        return result(peer, got, (wanted or {}).get(peer.name, (2,)))
+        return result(peer, got, (wanted or {}).get(peer.name, (2,)), BODIES[path])
 
     return run
 
@@ -97,7 +109,7 @@ def opening(peer):
 
 def set_up(bench, peer):
     got = bench.load.run(peer, opening(peer), "--mode", "setup", "--connections", 64, **bench.window)
-    return per_request(peer, got)
+    return per_request(peer, got, body=0)
 
 
 def flood(bench, peer):

@@ -212,6 +212,7 @@ static void client_done(struct client *c)
         held++;
         c->stage = IDLE;
     } else if (opt.mode == MODE_SETUP || opt.close || c->response.close) {
+        result.reconnects += opt.mode != MODE_SETUP && !opt.close;
         c->stage = LEAVE;
     } else {
         become_idle(c);
@@ -349,11 +350,11 @@ static void print_result(double seconds, const struct cpu *before, const struct 
 {
     static const double quantiles[] = { 0.5, 0.9, 0.99, 0.999 };
     static const char *const names[] = { "p50", "p90", "p99", "p999" };
-    printf("{\"seconds\": %.6f, \"ops\": %llu, \"errors\": %llu, \"reconnects\": %llu, "
-           "\"bytes\": %llu, \"cpu_s\": %.6f",
-           seconds, (unsigned long long)result.ops, (unsigned long long)result.errors,
-           (unsigned long long)result.reconnects, (unsigned long long)result.bytes,
-           after->seconds - before->seconds);
+    printf("{\"seconds\": %.6f, \"connections\": %d, \"ops\": %llu, \"errors\": %llu, "
+           "\"reconnects\": %llu, \"bytes\": %llu, \"cpu_s\": %.6f",
+           seconds, opt.connections, (unsigned long long)result.ops,
+           (unsigned long long)result.errors, (unsigned long long)result.reconnects,
+           (unsigned long long)result.bytes, after->seconds - before->seconds);
     for (int i = 0; i < 4; i++)
         printf(", \"%s\": %.2f", names[i], (double)histogram_at(&result.times, quantiles[i]) / 1e3);
     for (int i = 1; i < 6; i++)

@@ -57,8 +57,8 @@ class Named:
         self.name = name
 
 
-def answers(ops=1000, errors=0, **classes):
-    return {"ops": ops, "errors": errors, **{f"{n}xx": 0 for n in range(1, 6)}, **{k.strip("_"): v for k, v in classes.items()}}
+def answers(ops=1000, errors=0, reconnects=0, size=1200, connections=0, **classes):
+    return {"ops": ops, "errors": errors, "reconnects": reconnects, "bytes": ops * size, "connections": connections, **{f"{n}xx": 0 for n in range(1, 6)}, **{k.strip("_"): v for k, v in classes.items()}}
 
 
 class FaultTest(Case):
@@ -79,6 +79,18 @@ class FaultTest(Case):
             found = cases.faults_of(Named("x"), got, wanted)
             self.assertEqual(found.get("sound", True), sound, f"{got} {wanted}: {found}")
             self.assertEqual("note" in found, not sound or got["errors"] > 0, f"{got} {wanted}: {found}")
+
+
+    def test_answers_without_their_bodies_or_with_more_than_twice_as_much_spoil_the_figures(self):
+        for size, connections, sound in ((1024, 0, True), (2048, 0, True), (1023, 0, False), (2049, 0, False),
+                                         (1023, 1, True), (1014, 10, True), (1013, 10, False), (0, 64, False)):
+            found = cases.faults_of(Named("x"), answers(_2xx=1000, size=size, connections=connections), (2,))
+            self.assertEqual(found.get("sound", True), sound, f"{size} bytes each, {connections} connections: {found}")
+        self.assertEqual(cases.faults_of(Named("x"), answers(_5xx=1000, size=500), (5,)), {})
+        self.assertEqual(cases.faults_of(Named("x"), answers(_2xx=1000, size=40), (2,), body=0), {})
+
+    def test_connections_that_were_not_kept_are_told_and_spoil_nothing(self):
+        self.assertEqual(cases.faults_of(Named("x"), answers(_2xx=1000, reconnects=7), (2,)), {"note": "x: 7 connections not kept"})
 
 
 class TargetTest(Case):
