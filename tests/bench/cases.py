@@ -2,7 +2,7 @@
 
 from measure import CORES, resident_bytes
 from peers import BASE, ROUTES, USUAL, route_host
-from watch import SampleWatch, rates
+from watch import SampleWatch, agreed, dropped, rates
 
 # key: (heading, unit, format); less is better, except of the rates
 MEASURES = {
@@ -164,11 +164,14 @@ def samples(rate):
     def run(bench, peer):
         with SampleWatch(peer) as watch:
             got = at_rate(bench, peer, rate, SAMPLES_S)
-        found = rates(watch.rows)
+        found, faults = rates(watch.rows), faults_of(peer, got, (2,))
+        differ = agreed(lambda: peer.metrics().sum("samples_sent_total"), lambda: peer.control.accepted)
+        if differ:
+            faults = told(peer, [f"says that it sent {differ[0]:.0f} samples, {differ[1]} were accepted"], sound=False)
         return {"rps": got["ops"] / got["seconds"], "worker_us": got["threads"]["worker-0"] * 1e6 / max(1, got["ops"]),
                 "sync_pct": got["threads"]["sync"] * 100 / got["seconds"], **found,
-                "unsent_s": found["dropped_s"] + found["grown_s"] if found else None,
-                **faults_of(peer, got, (2,))}
+                "unsent_s": found["dropped_s"] + found["grown_s"] if found else None, "dropped": dropped(watch.rows),
+                **faults}
 
     return run
 

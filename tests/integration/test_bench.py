@@ -47,8 +47,21 @@ class SampleRateTest(Case):
         self.assertEqual({k: round(v, 3) for k, v in got.items()},
                          {"sent_s": 5000, "dropped_s": 1000, "grown_s": 4000, "sent_share": 0.5})
 
+    def test_drops_of_the_first_second_miss_the_target_also_when_one_round_has_them(self):
+        rows = [(0, 0, 0, 0)] + [(t / 10, 500 * t, 7, 0) for t in range(1, 60)]
+        self.assertEqual((watch.rates(rows)["dropped_s"], watch.dropped(rows)), (0, 7))
+        result = report.CaseResult(next(c for c in cases.CASES if c.name == "samples"))
+        for row in (rows[1:], rows, rows[1:]):
+            result.add("tripswitch", {"dropped": watch.dropped(row)})
+        verdicts = {t["what"]: (t["value"], t["verdict"]) for t in targets.judged([result])}
+        self.assertEqual(verdicts["samples dropped in the worst round"], (7, "MISSED"))
+
+    def test_what_we_call_sent_is_held_against_what_was_accepted(self):
+        for ours, theirs, timeout, want in (([5, 6, 7], [7, 7, 7], 10, None), ([5], [5], 0, None), ([5], [4], 0, (5, 4))):
+            self.assertEqual(watch.agreed(iter(ours).__next__, iter(theirs).__next__, timeout), want)
+
     def test_without_samples_or_looks_nothing_is_claimed(self):
-        self.assertEqual(watch.rates([]), {})
+        self.assertEqual((watch.rates([]), watch.dropped([])), ({}, None))
         self.assertIsNone(watch.rates([(t / 10, 0, 0, 0) for t in range(60)])["sent_share"])
 
 
