@@ -18,13 +18,13 @@ static ssize_t slurp(char *out, size_t size, const char *path)
     return n;
 }
 
-/* Its own clock: to the nanosecond, and with the threads that have ended. */
+/* Its own clock: to the nanosecond, and with the threads that have ended.  -1: it is gone. */
 static double process_seconds(int pid)
 {
     clockid_t clock;
     struct timespec t;
     if (clock_getcpuclockid(pid, &clock) || clock_gettime(clock, &t))
-        return 0;
+        return -1;
     return (double)t.tv_sec + (double)t.tv_nsec / 1e9;
 }
 
@@ -62,11 +62,15 @@ static void read_threads(struct cpu *cpu, int pid)
         closedir(dir);
 }
 
-void cpu_read(struct cpu *cpu, const int *pids, int count)
+int cpu_read(struct cpu *cpu, const int *pids, int count)
 {
     memset(cpu, 0, sizeof *cpu);
     for (int i = 0; i < count; i++) {
-        cpu->seconds += process_seconds(pids[i]);
+        double seconds = process_seconds(pids[i]);
+        if (seconds < 0)
+            return pids[i];
+        cpu->seconds += seconds;
         read_threads(cpu, pids[i]);
     }
+    return 0;
 }

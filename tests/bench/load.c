@@ -371,16 +371,25 @@ static void print_result(double seconds, const struct cpu *before, const struct 
     printf("}}\n");
 }
 
+static void read_cpu(struct cpu *cpu)
+{
+    int gone = cpu_read(cpu, opt.pids, opt.pid_count);
+    if (gone) {
+        fprintf(stderr, "load: process %d is gone\n", gone);
+        exit(1);
+    }
+}
+
 static void measure(void)
 {
     struct cpu before, after;
     run_until(started_ns + (uint64_t)(opt.warmup * (double)NS));
     memset(&result, 0, sizeof result);
     uint64_t begin = now_ns();
-    cpu_read(&before, opt.pids, opt.pid_count);
+    read_cpu(&before);
     run_until(begin + (uint64_t)(opt.seconds * (double)NS));
     uint64_t end = now_ns();
-    cpu_read(&after, opt.pids, opt.pid_count);
+    read_cpu(&after);
     print_result((double)(end - begin) / (double)NS, &before, &after);
 }
 

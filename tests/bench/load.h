@@ -73,6 +73,6 @@ struct cpu {
     } thread[CPU_THREADS];
 };
 
-/* A process that is gone adds nothing. */
-void cpu_read(struct cpu *cpu, const int *pids, int count);
+/* Returns 0, or the first of them that is gone: what is left says nothing. */
+int cpu_read(struct cpu *cpu, const int *pids, int count);
 #endif

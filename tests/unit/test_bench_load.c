@@ -11,6 +11,7 @@
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -124,14 +125,27 @@ static void processor_time_includes_threads_that_began_and_ended_meanwhile(void 
     int pid = getpid();
     pthread_t thread;
     double ours = thread_seconds(), theirs = 0;
-    cpu_read(&before, &pid, 1);
+    assert_int_equal(cpu_read(&before, &pid, 1), 0);
     assert_int_equal(pthread_create(&thread, NULL, work, &theirs), 0);
     pthread_join(thread, NULL);
-    cpu_read(&after, &pid, 1);
+    assert_int_equal(cpu_read(&after, &pid, 1), 0);
     ours = thread_seconds() - ours;
     double got = after.seconds - before.seconds;
     if (got < theirs || got > theirs + ours + 0.005)
         fail_msg("%.6f s of %.6f s in a thread and at most %.6f s elsewhere", got, theirs, ours);
+}
+
+/* Its processor time is lost, and a smaller figure would flatter. */
+static void a_process_that_is_gone_is_told(void **state)
+{
+    (void)state;
+    struct cpu cpu;
+    int pids[] = { getpid(), fork() };
+    if (!pids[1])
+        _exit(0);
+    assert_int_equal(waitpid(pids[1], NULL, 0), pids[1]);
+    assert_int_equal(cpu_read(&cpu, pids, 1), 0);
+    assert_int_equal(cpu_read(&cpu, pids, 2), pids[1]);
 }
 
 int main(void)
@@ -141,6 +155,7 @@ int main(void)
         cmocka_unit_test(what_is_not_http_is_an_error),
         cmocka_unit_test(a_percentile_is_within_one_percent),
         cmocka_unit_test(processor_time_includes_threads_that_began_and_ended_meanwhile),
+        cmocka_unit_test(a_process_that_is_gone_is_told),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
