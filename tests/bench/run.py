@@ -4,7 +4,7 @@
     tests/bench/run.py [--cases A,B] [--peers A,B] [--rounds N] [--seconds S] [--docs] [--list]
 
 The program under test has a core to itself, load generator and origin the others.  Rounds
-alternate between the peers (A B C, A B C), so that none has the better minute.  On a busy
+alternate between the peers (A B C, B C A), so that none has the better minute or place.  On a busy
 machine look at the ratios and their spread, not at the figures.
 """
 
@@ -155,11 +155,12 @@ def measure(bench, case, result, peer):
 
 def run_rounds(bench, case, result, peers):
     for n in range(bench.rounds):
-        for peer in peers:
+        first = n % max(1, len(peers))
+        for peer in peers[first:] + peers[:first]:
             values = measure(bench, case, result, peer)
             result.add(peer.name, values)
-            first = next((k for k in case.measures if (values or {}).get(k) is not None), None)
-            shown = f"{values[first]:.0f} {first}" if first else result.notes[-1] if result.notes else "nothing"
+            key = next((k for k in case.measures if (values or {}).get(k) is not None), None)
+            shown = f"{values[key]:.0f} {key}" if key else result.notes[-1] if result.notes else "nothing"
             progress(f"{case.name} round {n + 1}/{bench.rounds} {peer.name:<12} {shown} {(values or {}).get('note', '')}")
 
 

@@ -155,6 +155,24 @@ class FakeLoad:
         return self.got
 
 
+class HalfLoadTest(Case):
+    def test_the_rate_is_half_of_the_median_of_three_windows(self):
+        bench, asked = Named("bench"), []
+        peer, taken = FakePeer("nginx", 1), [1000, 100, 3000]
+        peer.keeps, bench.window, bench.half_rate, bench.running, bench.load = True, {"seconds": 1}, 0, {"nginx": peer}, bench
+
+        def once(_, __, *options, **___):
+            rate = options[options.index("--rate") + 1] if "--rate" in options else None
+            asked.append(rate)
+            ops = rate or taken[len(asked) - 1]
+            return {**answers(ops=ops, _2xx=ops), "seconds": 1, "p50": 1, "p99": 1, "cpu_s": 1}
+
+        bench.run = once
+        for _ in range(2):
+            self.assertNotIn("note", cases.half_load(bench, peer))
+        self.assertEqual(asked, [None, None, None, 500, 500])
+
+
 class FakePeer(Named):
     def __init__(self, name, count):
         super().__init__(name)
@@ -325,6 +343,14 @@ class RunTest(Case):
             self.assertEqual(result.values("fine", "rps"), [1, 1], where)
             self.assertEqual(result.values("broken", "rps"), [1, 1] if where == "stop" else [None, None], where)
             self.assertEqual([who for who, what in log if what == "stop"], ["broken", "fine"], where)
+
+    def test_every_round_begins_with_another_program_and_the_rows_stay_in_order(self):
+        log, bench, result = [], self.bench(), report.CaseResult(self.case())
+        bench.rounds = 4
+        with contextlib.redirect_stderr(self.said):
+            run.run_rounds(bench, self.case(), result, [Failing(name, None, log) for name in "abc"])
+        self.assertEqual("".join(who for who, what in log if what == "settle"), "abc" "bca" "cab" "abc")
+        self.assertEqual(result.peers(), ["a", "b", "c"])
 
     def test_an_origin_that_died_ends_the_run(self):
         with self.assertRaisesRegex(SystemExit, "origin ended with -9"), contextlib.redirect_stderr(self.said):
