@@ -4,14 +4,13 @@
  *
  *     load --port P [--mode http|setup|flood|hold] [options]
  *
- * http   requests from --requests FILE (whole ones, one after the other; connection i
- *        takes the i-th), each answered before the next; times are those of the answer's
- *        last byte.  With --rate they run from when a request was due, so that a stall
- *        counts for everything that waited behind it.
- * setup  a connection, the CONNECT of --requests if given, one byte echoed, closed.
- * flood  tunnels that the origin fills; bytes are counted.
- * hold   connections that have had one answer each (a request's, or with --raw an echo)
- *        and then stay: prints "ready", and ends at the end of its input.
+ * http   requests from --requests FILE (whole ones, one after the other; they take turns,
+ *        whichever connection is free), each answered before the next; times are those of the
+ * answer's last byte.  With --rate they run from when a request was due, so that a stall counts for
+ * everything that waited behind it. setup  a connection, the CONNECT of --requests if given, one
+ * byte echoed, closed. flood  tunnels that the origin fills; bytes are counted. hold   connections
+ * that have had one answer each (a request's, or with --raw an echo) and then stay: prints "ready",
+ * and ends at the end of its input.
  *
  * The measured time begins after --warmup; the CPU time of --pids is read at its begin
  * and its end.  The result is one line of JSON.
@@ -158,7 +157,10 @@ static void client_connect(struct client *c)
 
 static void client_begin(struct client *c, uint64_t due_ns)
 {
+    static unsigned next;
     c->due_ns = due_ns;
+    if (request_count)
+        c->request = &requests[next++ % (unsigned)request_count];
     if (c->fd < 0)
         client_connect(c);
     else
@@ -514,7 +516,6 @@ int main(int argc, char **argv)
         die("start");
     for (int i = opt.connections - 1; i >= 0; i--) {
         clients[i].fd = -1;
-        clients[i].request = request_count ? &requests[i % request_count] : NULL;
         become_idle(&clients[i]);
     }
     started_ns = now_ns();

@@ -435,10 +435,14 @@ class Ours(Forward):
             return [{"name": "bench", "match": {"hosts": ["127.0.0.1"]}, **common}]
         return [{"name": f"r{i}", "match": {"hosts": [route_host(i)]}, **common} for i in range(ROUTES)]
 
+    def idle_upstreams(self):
+        """A host has connections of its own, where the peers have one origin behind all of them."""
+        return {"upstream_idle": self.room} if self.flavour == "routes" else {}
+
     def launch(self):
         config = {"listen": [f"127.0.0.1:{self.port}"], "workers": self.workers, **self.logging, "fail_mode": self.fail_mode,
-                  "limits": {"connections": self.room, "tunnels": self.room}, "routes": self.routes(), "samples": None,
-                  "timeouts": {"client_idle": "1h"}}
+                  "limits": {"connections": self.room, "tunnels": self.room, **self.idle_upstreams()},
+                  "routes": self.routes(), "samples": None, "timeouts": {"client_idle": "1h"}}
         if self.remote:
             state = STATES.get(self.flavour, ("closed", None))
             self.control = CheapControlPlane(breakers={"bench-a": "closed", "bench-b": state}, routers={"bench"})
