@@ -8,6 +8,7 @@
  * Run alone it does the same work and counts nothing.  micro.py reads the dumps.
  */
 #include "base/base.h"
+#include "base/map.h"
 #include "base/prng.h"
 #include "base/ring.h"
 #include "control/evaluator.h"
@@ -15,6 +16,7 @@
 #include "proxy/gate.h"
 #include "proxy/http1.h"
 #include "proxy/judge.h"
+#include "proxy/reply.h"
 #include "proxy/rewrite.h"
 #include "proxy/route.h"
 #include "proxy/snapshot.h"
@@ -209,6 +211,53 @@ static void response_rewrite_op(void)
     sink += rewrite_response(&head, &o, out, sizeof out);
 }
 
+static struct worker worker;
+
+/* ---- The host of a request, asked for lately ---- */
+
+#define AUTHORITY SLICE("payments.example.com")
+
+static void recall_setup(void)
+{
+    struct authority a;
+    worker.targets = map_new();
+    list_init(&worker.target_lru);
+    if (authority_parse(&a, AUTHORITY, 80) != TARGET_OK)
+        fail("no authority");
+    target_unref(target_get(&worker, &a));
+}
+
+static void recall_op(void)
+{
+    if (!target_recall(&worker, AUTHORITY))
+        fail("the host is not recalled");
+}
+
+static void recall_teardown(void)
+{
+    targets_free(&worker);
+}
+
+/* ---- The text of a refusal, the last one's again ---- */
+
+static void refusal_op(void)
+{
+    struct reply r = { .status = 503,
+                       .error = PERR_DESTINATION_UNAVAILABLE,
+                       .detail = "a breaker is open",
+                       .breaker = "payments",
+                       .breaker_len = 8,
+                       .breaker_state = "open",
+                       .decision = "reject",
+                       .retry_after_ms = 1000 };
+    sink += reply_text(&worker.reply, &r, 1)->len;
+}
+
+static void refusal_teardown(void)
+{
+    reply_kept_free(&worker.reply);
+}
+
 /* ---- Samples: record, text, batch ---- */
 
 static struct name_value tags[] = { { "tier", "premium" }, { "status", "{status}" } };
@@ -230,7 +279,6 @@ static struct queue queue;
 
 /* ---- Recording: what judge.c does once the verdict on an attempt is there ---- */
 
-static struct worker worker;
 static struct target target;
 static struct live_route live = { .cfg = &sampled };
 static struct exchange attempt = { .w = &worker, .route = &live, .target = &target };
@@ -274,17 +322,23 @@ static void sample_teardown(void)
     sample_writer_free(&writer);
 }
 
-#define BATCH 500
+#define BATCH       500
+#define BATCH_TIMES 5
+
+/* The texts of all batches to come: sample_text counts what those cost. */
+static void batch_setup(void)
+{
+    for (int i = 0; i < BATCH * (1 + BATCH_TIMES); i++) {
+        sample_op();
+        queue_push(&queue, writer.text.data, writer.text.len, 1, false);
+    }
+}
 
 /* As reporter.c does with a full queue: take, gzip, sign. */
 static void batch_op(void)
 {
     static const uint8_t key[BATCH_KEY_SIZE] = { 1, 2, 3 };
     char signature[BATCH_SIG_SIZE];
-    for (int i = 0; i < BATCH; i++) {
-        sample_op();
-        queue_push(&queue, writer.text.data, writer.text.len, 1, false);
-    }
     struct batch *b = batch_take(&queue, BATCH);
     if (b->count != BATCH || batch_seal(b, true) ||
         batch_sign(key, record.ts_ms, b->wire, b->wire_len, signature))
@@ -371,13 +425,15 @@ static const struct row {
     { "route_lookup_1000", routes_1000, lookup_op, routes_teardown, 1000 },
     { "route_lookup_100000", routes_100000, lookup_op, routes_teardown, 1000 },
     { "route_match_known_host", routes_1000, match_op, routes_teardown, 1000 },
+    { "target_recall", recall_setup, recall_op, recall_teardown, 1000 },
     { "request_head_parse", nothing, request_parse_op, nothing, 1000 },
     { "request_head_rewrite", request_parse_op, request_rewrite_op, nothing, 1000 },
     { "response_head_parse", nothing, response_parse_op, nothing, 1000 },
     { "response_head_rewrite", response_parse_op, response_rewrite_op, nothing, 1000 },
+    { "refusal_kept", nothing, refusal_op, refusal_teardown, 1000 },
     { "attempt_record", record_setup, record_op, record_teardown, 1000 },
     { "sample_text", nothing, sample_op, sample_teardown, 1000 },
-    { "batch_of_500", nothing, batch_op, batch_teardown, 5 },
+    { "batch_of_500", batch_setup, batch_op, batch_teardown, BATCH_TIMES },
     { "sse_event", sse_setup, sse_op, sse_teardown, 1000 },
     { "evaluator_insert", evaluator_setup, evaluator_op, nothing, 1000 },
 };
