@@ -170,7 +170,7 @@ def samples(rate):
         found, faults = rates(watch.rows), faults_of(peer, got, (2,))
         differ = agreed(lambda: peer.metrics().sum("samples_sent_total"), lambda: peer.control.accepted)
         if differ:
-            faults = told(peer, [f"says that it sent {differ[0]:.0f} samples, {differ[1]} were accepted"], sound=False)
+            faults |= told(peer, [f"says that it sent {differ[0]:.0f} samples, {differ[1]} were accepted"], sound=False)
         return {"rps": got["ops"] / got["seconds"], "worker_us": got["threads"]["worker-0"] * 1e6 / max(1, got["ops"]),
                 "sync_pct": got["threads"]["sync"] * 100 / got["seconds"], **found,
                 "unsent_s": found["dropped_s"] + found["grown_s"] if found else None, "dropped": dropped(watch.rows),

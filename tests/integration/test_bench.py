@@ -4,10 +4,12 @@ import contextlib
 import importlib.util
 import io
 import os
+import shutil
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 
 from harness import Case
 from harness.ports import free_port
@@ -230,6 +232,52 @@ class PeersTest(Case):
                                  ("haproxy", ["nginx"], False), ("haproxy-2", ["nginx"], False), ("nginx-2", ["nginx"], True),
                                  ("ts-forwards", ["nginx"], True), ("haproxy-2", [], True)):
             self.assertEqual(peers.is_asked_for(name, only), want, f"{name} of {only}")
+
+
+class SetUpTest(Case):
+    def setUp(self):
+        super().setUp()
+        self.folder, self.configs, self.proxy = tempfile.mkdtemp(), [], peers.Proxy
+        self.addCleanup(shutil.rmtree, self.folder)
+        self.addCleanup(setattr, peers, "Proxy", self.proxy)
+        peers.Proxy = self.started
+        self.origin = Named("origin")
+        self.origin.http_port = self.origin.raw_port = 1
+
+    def started(self, config, **_):
+        self.configs.append(config)
+        proxy = Named("proxy")
+        proxy.process = proxy.stderr_path = proxy.started_at = None
+        return proxy
+
+    def peer(self, name, flavour="plain"):
+        peer = peers.PEERS[name](self.origin, self.folder, flavour, 100)
+        peer.port = 1
+        return peer
+
+    def test_only_one_row_of_ours_writes_lines_of_refusals(self):
+        for name in ("tripswitch", "ts-forwards", "ts-logged"):
+            peer = self.peer(name, "refuse")
+            peer.launch()
+            self.addCleanup(peer.control.stop)
+        self.assertEqual([c.get("access_log") for c in self.configs], [{"mode": "off"}, {"mode": "off"}, None])
+
+    def test_the_first_answer_at_a_start_is_a_gated_one(self):
+        peer = self.peer("ts-embedded")
+        peer.stop, peer.start, peer.pids = (lambda: None), peer.launch, list
+        peer.start()
+        cases.started(None, peer)
+        self.assertEqual([c["fail_mode"] for c in self.configs], ["open", "closed"])
+
+    def test_haproxy_has_pipes_like_ours_for_tunnels(self):
+        peer = self.peer("haproxy", "tunnel")
+        os.makedirs(peer.folder)
+        with open(peer.command("haproxy")[2], encoding="ascii") as f:
+            self.assertIn("tune.pipesize 524288\n", f.read())
+
+    def test_whoever_takes_no_part_is_not_said_to_be_unable(self):
+        self.assertEqual({peers.PEERS[p].cannot for p in ("nginx", "haproxy", "squid", "tinyproxy", "ats")},
+                         {"is not set up for this case"})
 
 
 SERVER = """import socket, sys
