@@ -438,8 +438,13 @@ static void read_requests(const char *path)
 
 static void read_pids(char *list)
 {
-    for (char *p = strtok(list, ","); p && opt.pid_count < CPU_PIDS; p = strtok(NULL, ","))
+    for (char *p = strtok(list, ","); p; p = strtok(NULL, ",")) {
+        if (opt.pid_count == CPU_PIDS) {
+            fprintf(stderr, "load: more than %d processes\n", CPU_PIDS);
+            exit(2);
+        }
         opt.pids[opt.pid_count++] = atoi(p);
+    }
 }
 
 static enum mode read_mode(const char *text)
