@@ -33,7 +33,7 @@ sys.path.append(os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "
 from harness import ControlPlane, Proxy, clean_environment, free_port  # noqa: E402
 
 ROUTES = 10000
-PIPE = 512 * 1024  # bytes, as ours has them for its tunnels
+PIPE = 1024 * 1024  # bytes, as ours has them for its tunnels
 START_S = 30
 PORT_TRIES = 4
 

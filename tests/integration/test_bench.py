@@ -273,7 +273,7 @@ class SetUpTest(Case):
         peer = self.peer("haproxy", "tunnel")
         os.makedirs(peer.folder)
         with open(peer.command("haproxy")[2], encoding="ascii") as f:
-            self.assertIn("tune.pipesize 524288\n", f.read())
+            self.assertIn("tune.pipesize 1048576\n", f.read())
 
     def test_whoever_takes_no_part_is_not_said_to_be_unable(self):
         self.assertEqual({peers.PEERS[p].cannot for p in ("nginx", "haproxy", "squid", "tinyproxy", "ats")},
