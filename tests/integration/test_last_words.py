@@ -89,7 +89,9 @@ class LastWordsTest(SharedCase):
                     go = threading.Event()
 
                     def script(conn, unread=unread, go=go, answered=answered):
-                        conn.sock.recv(1000)
+                        left = 1000
+                        while left:
+                            left -= len(conn.sock.recv(left))
                         wait_until(lambda: len(conn.sock.recv(2000, socket.MSG_PEEK)) == unread if unread else True, 5, "the rest")
                         conn.wait(go)
                         conn.send(b"answer" * 50)
