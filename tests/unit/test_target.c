@@ -252,11 +252,21 @@ static void a_redirected_target_is_not_recalled(void **state)
     target_unref(t);
 }
 
+/* So spelled, they are not recalled, and take nobody's place among those that are. */
+static void fill(unsigned count)
+{
+    char text[32];
+
+    for (unsigned i = 0; i < count; i++) {
+        snprintf(text, sizeof(text), "H%u", i);
+        target_unref(get(0, text));
+    }
+}
+
 static void a_forgotten_target_is_not_recalled(void **state)
 {
     (void)state;
     struct worker *w = p.workers[0];
-    char text[32];
 
     target_unref(get(0, "first"));
     struct target *t = target_recall(w, SLICE("first"));
@@ -264,10 +274,7 @@ static void a_forgotten_target_is_not_recalled(void **state)
     target_take(w, t);
     assert_int_equal(t->refs, 1);
     target_unref(t);
-    for (unsigned i = 0; i < 4096; i++) {
-        snprintf(text, sizeof(text), "h%u", i);
-        target_unref(get(0, text));
-    }
+    fill(4096);
     assert_null(map_get(w->targets, "first:80", 8));
     assert_null(target_recall(w, SLICE("first")));
 }
@@ -276,27 +283,16 @@ static void what_is_recalled_counts_as_used(void **state)
 {
     (void)state;
     struct worker *w = p.workers[0];
-    char text[32];
 
-    for (unsigned i = 0; i < 4096; i++) {
-        snprintf(text, sizeof(text), "h%u", i);
-        target_unref(get(0, text));
-        if (i == 0)
-            continue;
-        struct target *h0 = target_recall(w, SLICE("h0"));
-        if (!h0)
-            continue; /* another has its place now */
-        target_take(w, h0);
-        target_unref(h0);
-    }
-    target_unref(get(0, "h0"));
-    struct target *h0 = target_recall(w, SLICE("h0"));
-    assert_non_null(h0);
-    target_take(w, h0);
-    target_unref(h0);
+    target_unref(get(0, "first"));
+    fill(4095);
+    struct target *first = target_recall(w, SLICE("first"));
+    assert_non_null(first);
+    target_take(w, first); /* h0 is the oldest now */
+    target_unref(first);
     target_unref(get(0, "new"));
-    assert_non_null(map_get(w->targets, "h0:80", 5));
-    assert_null(map_get(w->targets, "h1:80", 5));
+    assert_non_null(map_get(w->targets, "first:80", 8));
+    assert_null(map_get(w->targets, "h0:80", 5));
 }
 
 static void addresses_are_spelled_as_everywhere(void **state)
